@@ -1,0 +1,1 @@
+"""Featurized Low-Rank Mixtures (FLix) on PyTorch Lightning."""

@@ -1,0 +1,200 @@
+"""The adapted projection, its injection into any Hugging Face model, and the adapter's state."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from flix_lightning.errors import UserError
+from flix_lightning.features import FeatureSpace, Rows
+from flix_lightning.routing import Routing
+from flix_lightning.targets import find_targets
+
+
+class AdaptedProjection(nn.Module):
+    """A frozen projection plus the low-rank updates of each example's active features (eq. 2 of the paper).
+
+    `A` [R + 1, d_in] and `B` [R + 1, d_out] are pools of rows; the last row is zero and stays so. To the
+    base's output for example i, whose rows are `index[i]`, is added ``(x[i] A[index[i]]ᵀ) B[index[i]]``, with
+    no scaling. A starts uniform in ±1/√d_in, as LoRA's does, and B at zero.
+    """
+
+    def __init__(self, name: str, base: nn.Linear | Conv1D, space: FeatureSpace, routing: Routing, seed: int):
+        super().__init__()
+        self.base = base
+        self._name = name
+        self._null_row = space.null_row
+        self._routing = routing
+        linear = isinstance(base, nn.Linear)
+        d_in, d_out = (base.in_features, base.out_features) if linear else base.weight.shape
+        # At least float32: bfloat16 pools would lose small steps.
+        dtype = torch.promote_types(base.weight.dtype, torch.float32)
+        options = {"device": base.weight.device, "dtype": dtype}
+        digest = blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+        start = torch.empty(space.total_rank, d_in).uniform_(-(d_in**-0.5), d_in**-0.5, generator=generator)
+        self.A = nn.Parameter(functional.pad(start, (0, 0, 0, 1)).to(**options))
+        self.B = nn.Parameter(torch.zeros(space.total_rank + 1, d_out, **options))
+
+    @property
+    def weight(self) -> Tensor:
+        """The base projection's weight, at whose type some models look (T5: `self.wo.weight.dtype`)."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base projection's bias."""
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project x [batch, ..., d_in] to [batch, ..., d_out].
+
+        Raises:
+            RuntimeError: outside `Adapter.route`, or the examples routed do not divide x's batch.
+        """
+        output = self.base(x)
+        # Cast last, so that an update of zero leaves the base's output as it is, bit for bit.
+        return output + self._update(x.to(self.A.dtype), self._routing.rows).to(output.dtype)
+
+    def _update(self, x: Tensor, rows: Rows) -> Tensor:
+        if rows.uniform:
+            A, B = self._gather(rows.index[0])
+            return x @ A.T @ B
+        repeats, rest = divmod(x.shape[0], len(rows.index))
+        if rest or not repeats:
+            raise RuntimeError(
+                f"{self._name} got {x.shape[0]} inputs for the {len(rows.index)} examples that were routed; "
+                "it needs as many, or a multiple"
+            )
+        # Beam search and num_return_sequences repeat each example in place, inside the decoder.
+        A, B = self._gather(rows.index.repeat_interleave(repeats, dim=0))
+        update = x.reshape(x.shape[0], -1, x.shape[-1]).bmm(A.mT).bmm(B)
+        return update.reshape(*x.shape[:-1], B.shape[-1])
+
+    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            functional.embedding(index, self.A, padding_idx=self._null_row),
+            functional.embedding(index, self.B, padding_idx=self._null_row),
+        )
+
+
+class Adapter:
+    """The trainable part of an injected model; `inject` makes it.
+
+    Attributes:
+        space: the features it has pools for.
+        modules: the adapted projections, by the dotted name that each had in the base model.
+    """
+
+    def __init__(self, space: FeatureSpace, modules: dict[str, AdaptedProjection], routing: Routing):
+        self.space = space
+        self.modules = modules
+        self._routing = routing
+
+    def route(self, rows: Rows) -> AbstractContextManager[None]:
+        """Put `rows` in force for the forwards in a `with` block; backward may come after it.
+
+        A forward outside raises RuntimeError.
+        """
+        return self._routing.use(rows.to(self.parameters()[0].device))
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return every A and B: all that is trained."""
+        return [pool for module in self.modules.values() for pool in (module.A, module.B)]
+
+    def active_parameters(self, rank: int) -> int:
+        """Return how many parameters an example of active rank `rank` uses."""
+        return rank * sum(pool.shape[1] for pool in self.parameters())
+
+    @property
+    def total_parameters(self) -> int:
+        """How many parameters are trained, over all features."""
+        return self.active_parameters(self.space.total_rank)
+
+    def summary(self) -> str:
+        """Say in one line which projections are adapted and how many parameters are active and trained."""
+        groups = Counter(re.sub(r"\b\d+\b", "*", name) for name in self.modules)
+        largest = {}
+        for feature, rank in self.space.ranks.items():
+            kind = feature.partition(":")[0]
+            largest[kind] = max(rank, largest.get(kind, 0))
+        active = sum(largest.values())
+        matched = ", ".join(f"{name} ({count})" for name, count in groups.items())
+        return (
+            f"adapted {len(self.modules)} projections: {matched}; trainable parameters: "
+            f"{self.active_parameters(active):,} active at most (rank {active}), "
+            f"{self.total_parameters:,} in all (rank {self.space.total_rank})"
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return "<module name>.A" [R, d_in] and "<module name>.B" [R, d_out], without the null row."""
+        return {
+            f"{name}.{pool}": getattr(module, pool).detach()[:-1]
+            for name, module in self.modules.items()
+            for pool in "AB"
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
+        """Load what `state_dict` returned for an adapter whose `space.ranks` were `ranks`, in that order.
+
+        Raises:
+            UserError: other features, ranks, projections or shapes, naming what differs; nothing is loaded.
+        """
+        own = self.state_dict()
+        differences = (
+            _mismatches("features", ranks, self.space.ranks, "rank")
+            or (["another order of features"] if list(ranks) != list(self.space.ranks) else [])
+        ) + _mismatches("pools", _shapes(state), _shapes(own), "shape")
+        if differences:
+            raise UserError(f"this checkpoint does not fit this adapter: it has {'; '.join(differences)}")
+        for key, pool in own.items():
+            pool.copy_(state[key])
+
+
+def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default", seed: int = 0) -> Adapter:
+    """Freeze `model` and replace each projection that `targets` means by an `AdaptedProjection`.
+
+    Args:
+        model: any Hugging Face model; changed in place.
+        space: the features to make pools for.
+        targets: see `find_targets`.
+        seed: decides the start of A, together with each projection's name and nothing else.
+
+    Raises:
+        UserError: see `find_targets`.
+    """
+    model.requires_grad_(False)
+    routing = Routing()
+    modules = {}
+    for name, base in find_targets(model, targets).items():
+        modules[name] = AdaptedProjection(name, base, space, routing, seed)
+        model.set_submodule(name, modules[name])
+    routing.follow_checkpointing(model)
+    return Adapter(space, modules, routing)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {key: list(pool.shape) for key, pool in state.items()}
+
+
+def _mismatches(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], value: str) -> list[str]:
+    changed = [key for key in wanted if found.get(key, wanted[key]) != wanted[key]]
+    parts = {
+        f"no {what}": [key for key in wanted if key not in found],
+        f"unexpected {what}": [key for key in found if key not in wanted],
+        f"another {value}:": [f"{key} {found[key]} instead of {wanted[key]}" for key in changed],
+    }
+    return [f"{part} {_some(keys)}" for part, keys in parts.items() if keys]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

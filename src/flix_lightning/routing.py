@@ -1,0 +1,68 @@
+"""The rows in force in one model: at its forward, and again where activation checkpointing recomputes it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from flix_lightning.features import Rows
+
+
+class Routing:
+    """The rows of the batch that a model is working on, shared by its adapted projections.
+
+    Neither global nor thread-local: autograd recomputes checkpointed layers in threads of its own.
+    """
+
+    def __init__(self):
+        self._rows: Rows | None = None
+
+    @property
+    def rows(self) -> Rows:
+        """The rows in force.
+
+        Raises:
+            RuntimeError: there are none, so that no forward can use another batch's rows unnoticed.
+        """
+        if self._rows is None:
+            raise RuntimeError("an adapted model ran outside `with adapter.route(rows):`")
+        return self._rows
+
+    @contextmanager
+    def use(self, rows: Rows | None) -> Iterator[None]:
+        """Put `rows` in force for the body."""
+        before, self._rows = self._rows, rows
+        try:
+            yield
+        finally:
+            self._rows = before
+
+    def follow_checkpointing(self, model: PreTrainedModel) -> None:
+        """Give each recomputation the rows of its own forward, whenever checkpointing is or was switched on.
+
+        By the time backward recomputes a layer, its `route` has been left, and another batch's may have come
+        and gone. The checkpointed function is wrapped, as PyTorch's `context_fn` serves one kind of two only.
+        """
+        set_checkpointing = model._set_gradient_checkpointing
+
+        def set_and_follow(enable=True, gradient_checkpointing_func=checkpoint, **options):
+            func = self._following(gradient_checkpointing_func)
+            set_checkpointing(enable=enable, gradient_checkpointing_func=func, **options)
+
+        model._set_gradient_checkpointing = set_and_follow
+        for module in model.modules():
+            if hasattr(module, "_gradient_checkpointing_func"):
+                module._gradient_checkpointing_func = self._following(module._gradient_checkpointing_func)
+
+    def _following(self, checkpoint_func: Callable) -> Callable:
+        def checkpoint_with_rows(function, *args, **options):
+            rows = self._rows
+
+            def run(*inner, **inner_options):
+                with self.use(rows):
+                    return function(*inner, **inner_options)
+
+            return checkpoint_func(run, *args, **options)
+
+        return checkpoint_with_rows
