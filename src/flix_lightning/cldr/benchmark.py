@@ -1,0 +1,112 @@
+"""The benchmark's files: which datasets there are, how large, written in XTREME-UP's layout."""
+
+import json
+import os
+import random
+import shutil
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, lack, locality
+from flix_lightning.cldr.tasks import MAKERS
+from flix_lightning.cldr.values import PARTITIONS
+from flix_lightning.data.layout import Layout
+from flix_lightning.errors import UserError
+
+VERSION = "v0"
+
+#: The paper's Appendix B, for each task every language that any of its mixtures trains or evaluates.
+APPENDIX_B = {
+    "semantic_parsing": "am be bn fi ha hu ja pt_br ru sw ta tr yo zu de_localized en de es fr hi th".split(),
+    "qa_in_lang": "ar bn fi id ko ru sw te en".split(),
+    "qa_cross_lang": (
+        "ar bn fi ko ru te as bho brx gbm gom gu hi hne kn mai ml mni mr mwr or pa ps sa ta ur"
+    ).split(),
+    "ner": "am bm bbj ee ha ig rw lg luo mos ny pcm sn sw tn tw wo xh yo zu".split(),
+    "translation": PAPER_LANGUAGES,
+}
+
+
+def lacking(task: str) -> dict[str, str]:
+    """The languages of APPENDIX_B that CLDR cannot serve in `task`, each with its reason."""
+    reasons = {code: reason for code in APPENDIX_B[task] if (reason := lack(code))}
+    if task == "translation":
+        reasons["en"] = "English into English"
+    if task.startswith("qa_"):
+        for code in APPENDIX_B[task]:
+            if code in LANGUAGES and not locality(code).fields:
+                reasons[code] = "no words of its own for year, month and day"
+    return reasons
+
+
+def datasets() -> list[tuple[str, str]]:
+    """Every (task, language) of the benchmark."""
+    found = []
+    for task, codes in APPENDIX_B.items():
+        lacks = lacking(task)
+        found += [(task, code) for code in codes if code not in lacks]
+    return found
+
+
+def examples(task: str, language: str, split: str, size: int, seed: int) -> list[dict]:
+    """`size` different examples, the same for the same arguments, from the values of `split`."""
+    rng = random.Random(f"{VERSION}/{seed}/{task}/{language}/{split}")
+    found: dict[str, dict] = {}
+    while len(found) < size:
+        example = MAKERS[task](language, rng, split)
+        found.setdefault(json.dumps(example, sort_keys=True), example)
+    return list(found.values())
+
+
+def write(folder: Path, sizes: dict[str, int], seed: int) -> None:
+    """Write every dataset's `sizes[split]` examples under `folder`."""
+    layout = Layout(folder)
+    for task, language in datasets():
+        for split, size in sizes.items():
+            path = layout.path(task, split, language)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [
+                json.dumps(
+                    {"example_id": f"{language}-{split}-{i}", "language": language, **example},
+                    ensure_ascii=False,
+                )
+                if task == "ner"
+                else json.dumps(example, ensure_ascii=False)
+                for i, example in enumerate(examples(task, language, split, size, seed))
+            ]
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path:
+    """The folder with the benchmark of these sizes (examples a dataset), written first if need be.
+
+    Whole or not at all, so that two processes may ask at once and a killed one leaves nothing that a
+    later one would take for the benchmark.
+
+    Raises:
+        UserError: a size that is no whole number from 1.
+    """
+    sizes = {"train": train, "validation": validation, "test": test}
+    for split, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise UserError(
+                f"data.root.{split}={size}: examples a dataset, a whole number from 1, are needed"
+            )
+    key = sha256(json.dumps([VERSION, sizes, seed, PARTITIONS]).encode()).hexdigest()[:8]
+    folder = Path(root) / f"cldr-{VERSION}-{key}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write(building, sizes, seed)
+        os.chmod(building, 0o755)
+        try:
+            building.rename(folder)
+        except OSError:
+            if not folder.exists():  # otherwise another process was first, with the same files
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder

@@ -1,0 +1,120 @@
+"""What the base model reads in pretraining: text of all the languages, skills, and English tasks.
+
+None of it is one of the five tasks in another language than English, and no value of a validation or
+test set is in it (`values.PARTITIONS`), so that the base stands for one that has seen the languages but
+not the tasks in them.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, Locality, locality
+from flix_lightning.cldr.tasks import MAKERS, atom, write
+from flix_lightning.cldr.values import any_date, draw
+from flix_lightning.languages import language_name
+from flix_lightning.tasks import TASKS
+
+PART = "pretrain"
+
+#: Shares of the examples.
+STREAMS = {"text": 0.15, "names": 0.15, "skill": 0.25, "task": 0.45}
+
+ENGLISH_TASKS = ("semantic_parsing", "ner", "qa_in_lang", "qa_cross_lang")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An input with its target; no target where the input is text to be denoised."""
+
+    input: str
+    target: str | None
+    stream: str
+
+
+def _name(local: Locality, rng: random.Random) -> str:
+    names = rng.choice([names for names in (local.territories, local.languages) if names])
+    return names[rng.choice(list(names))]
+
+
+def _value(local: Locality, rng: random.Random) -> str:
+    return write(local, atom(local, rng, PART), rng.choice(DATE_FORMATS))
+
+
+def _item(local: Locality, rng: random.Random) -> str:
+    return _name(local, rng) if rng.random() < 0.6 else _value(local, rng)
+
+
+def _text(rng: random.Random) -> Pair:
+    local = locality(rng.choice(LANGUAGES))
+    if rng.random() < 0.5:
+        return Pair("; ".join(_item(local, rng) for _ in range(rng.randint(2, 5))), None, "text")
+    # Of names one at most: a list of names as a sentence has it could be what translation or NER tests.
+    items = [_value(local, rng) for _ in range(rng.randint(1, 2))]
+    return Pair(local.join(rng.sample([_name(local, rng), *items], len(items) + 1)), None, "text")
+
+
+def _names(rng: random.Random) -> Pair:
+    """One thing's names in several languages, as an encyclopedia's margin lists them."""
+    localities = [locality(code) for code in rng.sample(LANGUAGES, 8)]
+    match rng.choice(("territory", "territory", "language", "month", "currency", "field")):
+        case "territory":
+            code = rng.choice(list(locality("en").territories))
+            names = [local.territories.get(code) for local in localities]
+        case "language":
+            code = rng.choice(list(locality("en").languages))
+            names = [local.languages.get(code) for local in localities]
+        case "month":
+            day = draw(any_date, rng, PART)
+            code = str(day.month)
+            names = [local.month(day) for local in localities]
+        case "field":
+            code = rng.choice(("year", "month", "day"))
+            names = [local.fields.get(code) for local in localities]
+        case _:
+            code = rng.choice(CURRENCIES)
+            names = [local.currency(code) for local in localities]
+    known = [
+        f"{language_name(local.language)}: {name}" if rng.random() < 0.5 else name
+        for local, name in zip(localities, names, strict=True)
+        if name
+    ]
+    return Pair("; ".join([code, *known[:5]]), None, "names")
+
+
+def _skill(rng: random.Random) -> Pair:
+    local = locality(rng.choice(LANGUAGES))
+    items = [_item(local, rng) for _ in range(rng.randint(2, 5))]
+    listed = "; ".join(items)
+    match rng.choice(("copy", "pick", "last", "drop", "reverse")):
+        case "copy":
+            return Pair(f"copy: {listed}", listed, "skill")
+        case "pick":
+            n = rng.randrange(len(items))
+            return Pair(f"pick {n + 1}: {listed}", items[n], "skill")
+        case "last":
+            return Pair(f"last: {listed}", items[-1], "skill")
+        case "drop":
+            n = rng.randrange(len(items))
+            return Pair(f"drop {n + 1}: {listed}", "; ".join(items[:n] + items[n + 1 :]), "skill")
+        case _:
+            return Pair(f"reverse: {listed}", "; ".join(reversed(items)), "skill")
+
+
+def english(task: str, rng: random.Random) -> Pair:
+    """An example of `task` in English, prompted as in training."""
+    example = MAKERS[task]("en", rng, PART)
+    return Pair(TASKS[task].render(example, "en"), str(example["target"]), f"task:{task}")
+
+
+def pairs(rng: random.Random) -> Iterator[Pair]:
+    """Endless examples of STREAMS, the same for a generator of the same seed."""
+    makers = {
+        "text": _text,
+        "names": _names,
+        "skill": _skill,
+        "task": lambda r: english(r.choice(ENGLISH_TASKS), r),
+    }
+    while True:
+        (name,) = rng.choices(list(STREAMS), list(STREAMS.values()))
+        yield makers[name](rng)
