@@ -1,0 +1,1 @@
+"""From files in XTREME-UP's layout to batches."""

@@ -1,0 +1,184 @@
+"""Which examples make a batch, and how they become tensors.
+
+An effective batch is the examples of one optimiser step, over all processes and accumulation steps. It is
+a pure function of (seed, step), so that a resumed run needs no state. Each is sorted by length and cut into
+micro-batches: the padding of length buckets is saved, while every step keeps the mixture's own draw. As
+the loss is divided by the target tokens of the whole effective batch, how it is cut changes no gradient.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DistributedSampler
+
+from flix_lightning.errors import UserError
+
+IGNORED = -100  # label of a position that has no loss, as transformers has it
+
+
+def mixing_rates(sizes: Sequence[int], temperature: float, cap: int | None) -> np.ndarray:
+    """Give each dataset's share of the draws, in the order of seqio's mixtures: cap, then rate^(1/T).
+
+    sizes: numbers of examples; temperature: 1 is by size, inf is uniform; cap: largest size that counts.
+    """
+    rates = np.minimum(np.asarray(sizes, dtype=np.float64), math.inf if cap is None else cap)
+    rates = rates ** (1 / temperature)
+    return rates / rates.sum()
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of one forward pass, and facts of the effective batch that it is a part of.
+
+    rows: rows of the training table; step: optimiser step, from 0; target_tokens, examples: totals of the
+    effective batch, over all processes.
+    """
+
+    rows: list[int]
+    step: int
+    target_tokens: int
+    examples: int
+
+
+class BatchPlan(DistributedSampler):
+    """The micro-batches of one process, from optimiser step `start` to `max_steps`.
+
+    Datasets are drawn by rate; within a dataset, every example is used once before any is used again, in
+    an order that changes with each pass. All processes get the same number of micro-batches.
+
+    `len` is the number of micro-batches from step 0 on, whatever `start` is: Lightning counts those that a
+    resumed run had before. A DistributedSampler by type, so that Lightning does not shard it once more.
+
+    lengths: what each row of the training table is sorted by; target_lengths: its tokens with a loss (rows
+    of one dataset stand together); sizes, rates: examples and share of the draws of each dataset.
+    Raises UserError when batch_size is not a multiple of world_size * micro_batch_size.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        target_lengths: np.ndarray,
+        sizes: Sequence[int],
+        rates: np.ndarray,
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        max_steps: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if batch_size % (micro_batch_size * world_size):
+            raise UserError(
+                f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} x "
+                f"{world_size} devices; every process needs the same number of whole micro-batches in a step"
+            )
+        self.lengths, self.target_lengths = lengths, target_lengths
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        self.sizes, self.rates = sizes, rates
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.max_steps, self.start, self.seed = max_steps, start, seed
+        self.rank, self.world_size = rank, world_size
+        self._order = lru_cache(maxsize=2 * len(sizes))(self._shuffled)
+
+    def __len__(self) -> int:
+        return self.max_steps * (self.batch_size // (self.micro_batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for step, rows in self.effective_batches():
+            by_length = rows[np.lexsort((rows, self.target_lengths[rows], self.lengths[rows]))]
+            target_tokens = int(self.target_lengths[rows].sum())
+            micro_batches = by_length.reshape(-1, self.micro_batch_size)
+            # Neighbours in length go to different processes, so that none waits for another's longer rows.
+            for part in micro_batches[self.rank :: self.world_size]:
+                yield MicroBatch(part.tolist(), step, target_tokens, self.batch_size)
+
+    def effective_batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Give (step, rows [batch_size]) from `start` on, the same on every process."""
+        used = np.zeros(len(self.sizes), dtype=np.int64)
+        for step in range(self.max_steps):
+            counts = self._generator(0, step).multinomial(self.batch_size, self.rates)
+            if step >= self.start:
+                parts = [self._take(d, int(used[d]), int(counts[d])) for d in np.flatnonzero(counts)]
+                yield step, np.concatenate(parts)
+            used += counts
+
+    def _take(self, dataset: int, first: int, count: int) -> np.ndarray:
+        """Give the rows of draws number `first` to `first + count` of one dataset."""
+        epochs, places = np.divmod(np.arange(first, first + count), self.sizes[dataset])
+        rows = [self._order(dataset, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        return np.concatenate(rows) + self.offsets[dataset]
+
+    def _shuffled(self, dataset: int, epoch: int) -> np.ndarray:
+        return self._generator(1, dataset, epoch).permutation(self.sizes[dataset])
+
+    def _generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+class EvaluationPlan(DistributedSampler):
+    """Rows of one process in batches of like length, longest first; every row on exactly one process.
+
+    rows: rows of the table to evaluate; lengths: tokens of every row of the table. Nothing is repeated to
+    make the processes even, as Lightning's own sampler would: it is a DistributedSampler by type for that.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, lengths: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1
+    ):
+        by_length = rows[np.lexsort((rows, -lengths[rows]))][rank::world_size]
+        self.batches = [
+            by_length[first : first + batch_size].tolist() for first in range(0, len(by_length), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Token lists to tensors: padded right, but left for a decoder-only model that is to generate."""
+
+    pad_id: int
+    is_encoder_decoder: bool
+
+    def for_training(
+        self, inputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> dict[str, Tensor]:
+        """Give input_ids, attention_mask, labels: LongTensors [batch, length].
+
+        Encoder-decoder: labels are the targets. Decoder-only: input and target joined, and labels of the
+        same length that leave out the input.
+        """
+        if self.is_encoder_decoder:
+            return {**self._padded(inputs, "right"), "labels": _pad(targets, IGNORED, "right")}
+        joined = [[*source, *target] for source, target in zip(inputs, targets, strict=True)]
+        labels = [
+            [IGNORED] * len(source) + list(target) for source, target in zip(inputs, targets, strict=True)
+        ]
+        return {**self._padded(joined, "right"), "labels": _pad(labels, IGNORED, "right")}
+
+    def for_generation(self, inputs: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Give input_ids and attention_mask: LongTensors [batch, length]."""
+        return self._padded(inputs, "right" if self.is_encoder_decoder else "left")
+
+    def _padded(self, inputs: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:
+        return {
+            "input_ids": _pad(inputs, self.pad_id, side),
+            "attention_mask": _pad([[1] * len(one) for one in inputs], 0, side),
+        }
+
+
+def _pad(sequences: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
+    tensors = [torch.tensor(one, dtype=torch.long) for one in sequences]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)

@@ -1,0 +1,108 @@
+"""Reader of XTREME-UP's layout: `{task}/{split}/{language}.jsonl`, wherever the folder comes from."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flix_lightning.errors import UserError
+from flix_lightning.tasks import Task, get_task
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of data.
+
+    id: `{task}/{language}/{split}/{line number}`, the line number counted from 1.
+    input: prompted input text.
+    target: target text; may be empty (an NER sentence without entities).
+    attributes: the line as it stands, every key of it: a feature kind may name one.
+    """
+
+    id: str
+    input: str
+    target: str
+    attributes: dict[str, Any]
+
+
+class Layout:
+    """A folder in XTREME-UP's layout; raises UserError when there is no such folder."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise UserError(
+                f"{self.root}: no such folder; data.root is a folder of <task>/<split>/<language>.jsonl"
+            )
+
+    def path(self, task: str, split: str, language: str) -> Path:
+        """Give the file of one data set's split; translation's is `en2{language}.jsonl`."""
+        return self.root / task / split / (get_task(task).file.format(language=language) + ".jsonl")
+
+    def has(self, task: str, split: str, language: str) -> bool:
+        """Say whether that file is there."""
+        return self.path(task, split, language).is_file()
+
+    def read(self, task: str, split: str, language: str) -> Iterator[Example]:
+        """Read one data set's split in the order of its lines.
+
+        Raises UserError naming the file, and the line and key where they are at fault: a missing or empty
+        file, bytes that are not UTF-8, a line that is not a JSON object, a key of the task that a line
+        lacks or whose value is not a string of valid Unicode.
+        """
+        path, definition = self.path(task, split, language), get_task(task)
+        number = 0
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    attributes = _parse(line, definition, f"{path}:{number}")
+                    yield Example(
+                        id=f"{task}/{language}/{split}/{number}",
+                        input=definition.render(attributes, language),
+                        target=attributes[definition.target],
+                        attributes=attributes,
+                    )
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        if number == 0:
+            raise UserError(f"{path}: the file is empty; one JSON object a line is needed")
+
+    def fingerprint(self, paths: Iterable[Path]) -> str:
+        """Give a SHA-256 (hex) over the named files' places below the root and their content, in order."""
+        total = hashlib.sha256()
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+            total.update(f"{path.relative_to(self.root).as_posix()} {content}\n".encode())
+        return total.hexdigest()
+
+
+def _parse(line: bytes, task: Task, where: str) -> dict[str, Any]:
+    try:
+        attributes = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}); one object a line is needed"
+        ) from error
+    if not isinstance(attributes, dict):
+        raise UserError(f"{where}: a JSON {type(attributes).__name__} where an object is needed")
+    for key in task.keys:
+        if key not in attributes:
+            raise UserError(f"{where}: lacks the key {key!r}; {task.name} needs {', '.join(task.keys)}")
+        value = attributes[key]
+        if not isinstance(value, str):
+            raise UserError(f"{where}: the value of {key!r} is {json.dumps(value)[:40]}; a string is needed")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where}: the value of {key!r} holds half a surrogate pair, which is no character"
+            ) from error
+    return attributes

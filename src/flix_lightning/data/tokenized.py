@@ -1,0 +1,207 @@
+"""A split as one table of token ids, written once and found again by what it is made from."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from flix_lightning import languages, tasks
+from flix_lightning.data import layout as layouts
+from flix_lightning.data import mixture as mixtures
+from flix_lightning.data.layout import Example, Layout
+from flix_lightning.data.mixture import Dataset, Mixture
+from flix_lightning.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# Stands between prompt and target where both are one text, so that the model can tell where the prompt ends.
+DECODER_ONLY_SEPARATOR = "\n"
+
+_COLUMNS = datasets.Features(
+    {
+        "id": datasets.Value("string"),
+        "dataset": datasets.Value("int32"),  # index in the mixture's list
+        "position": datasets.Value("int32"),  # row within the dataset, from 0
+        "features": datasets.List(datasets.Value("string")),
+        "target": datasets.Value("string"),
+        "input_ids": datasets.List(datasets.Value("int32")),
+        "target_ids": datasets.List(datasets.Value("int32")),
+        "input_length": datasets.Value("int32"),
+        "target_length": datasets.Value("int32"),
+        "input_cut": datasets.Value("bool"),
+        "target_cut": datasets.Value("bool"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """How texts become token ids.
+
+    kinds: feature kinds that an example's features are of, in this order.
+    max_input_length: tokens of the prompted input, special tokens and separator included.
+    max_target_length: tokens of the target, with the eos that every target ends in.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    is_encoder_decoder: bool
+    kinds: tuple[str, ...]
+    max_input_length: int
+    max_target_length: int
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self):
+        if self.tokenizer.eos_token_id is None:
+            raise UserError(
+                f"the tokenizer {self.tokenizer.name_or_path!r} has no eos token to end targets with"
+            )
+        object.__setattr__(self, "fingerprint", _tokenizer_fingerprint(self.tokenizer))
+
+    def inputs(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Give the ids of prompted inputs, and which of them were cut."""
+        separator = [] if self.is_encoder_decoder else self._plain([DECODER_ONLY_SEPARATOR])[0]
+        room = self.max_input_length - len(separator)
+        ids = self.tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
+        cut = [len(one) > room for one in ids]
+        for row in (row for row, is_cut in enumerate(cut) if is_cut):
+            # The tokenizer cuts by itself, as it knows which special tokens must stay at the end.
+            ids[row] = self.tokenizer(texts[row], truncation=True, max_length=room)["input_ids"]
+        return [one + separator for one in ids], cut
+
+    def targets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Give the ids of targets, each ending in eos, and which of them were cut."""
+        ids, room = self._plain(texts), self.max_target_length - 1
+        return [[*one[:room], self.tokenizer.eos_token_id] for one in ids], [len(one) > room for one in ids]
+
+    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        return self.tokenizer(list(texts), **options)["input_ids"]
+
+
+def tokenized(
+    layout: Layout,
+    mixture: Mixture,
+    split: str,
+    tokenization: Tokenization,
+    cap: int | None,
+    cache_dir: str | Path,
+) -> datasets.Dataset:
+    """Give a split's table, from `cache_dir` where the same one was made before.
+
+    Its address is a hash of the files' content, the tokenizer, the settings and the code that makes it.
+    Rows stand in the order of the mixture's datasets and, within one, of the file's lines. `cap` keeps at
+    most so many examples of each dataset, those whose ids hash lowest. Inputs and targets that were cut
+    are counted in one warning. Raises UserError for what `Layout.read` and `Dataset.describe` refuse.
+    """
+    members = mixture.datasets(split)
+    folder = Path(cache_dir) / f"{split}-{_address(layout, members, split, tokenization, cap)}"
+    if not folder.is_dir():
+        _write(_table(layout, members, split, tokenization, cap), folder)
+    table = datasets.load_from_disk(str(folder))
+    for column, limit in (
+        ("input_cut", tokenization.max_input_length),
+        ("target_cut", tokenization.max_target_length),
+    ):
+        if count := int(values(table, column).sum()):
+            kind = column.removesuffix("_cut")
+            _log.warning("%s: %d of %d %ss cut to %d tokens", split, count, len(table), kind, limit)
+    return table
+
+
+def values(table: datasets.Dataset, column: str) -> np.ndarray:
+    """Give a column of numbers of a whole table, int64 [rows]."""
+    return table.data.column(column).to_numpy().astype(np.int64)
+
+
+def _table(
+    layout: Layout,
+    members: Mapping[int, Dataset],
+    split: str,
+    tokenization: Tokenization,
+    cap: int | None,
+) -> datasets.Dataset:
+    columns: dict[str, list] = {name: [] for name in _COLUMNS}
+    for index, dataset in members.items():
+        examples = _capped(list(layout.read(dataset.task, split, dataset.language)), cap)
+        described = [dataset.describe(example, tokenization.kinds) for example in examples]
+        inputs, input_cut = tokenization.inputs([example.input for example in examples])
+        targets, target_cut = tokenization.targets([example.target for example in examples])
+        for name, rows in {
+            "id": [example.id for example in examples],
+            "dataset": [index] * len(examples),
+            "position": range(len(examples)),
+            "features": [[f"{kind}:{value}" for kind, value in one.items()] for one in described],
+            "target": [example.target for example in examples],
+            "input_ids": inputs,
+            "target_ids": targets,
+            "input_length": map(len, inputs),
+            "target_length": map(len, targets),
+            "input_cut": input_cut,
+            "target_cut": target_cut,
+        }.items():
+            columns[name].extend(rows)
+    return datasets.Dataset(pa.table(columns, schema=_COLUMNS.arrow_schema))
+
+
+def _capped(examples: list[Example], cap: int | None) -> list[Example]:
+    if cap is None or len(examples) <= cap:
+        return examples
+    lowest = sorted(examples, key=lambda example: hashlib.blake2b(example.id.encode()).digest())[:cap]
+    kept = {example.id for example in lowest}
+    return [example for example in examples if example.id in kept]
+
+
+def _write(table: datasets.Dataset, folder: Path) -> None:
+    """Put the table in place whole or not at all; another process may do the same at the same time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
+    try:
+        table.save_to_disk(str(draft))
+        os.rename(draft, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first, and its table is the same
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _address(
+    layout: Layout, members: Mapping[int, Dataset], split: str, tokenization: Tokenization, cap: int | None
+) -> str:
+    code = [Path(module.__file__).read_bytes() for module in (tasks, languages, layouts, mixtures)]
+    code.append(Path(__file__).read_bytes())
+    made_from = {
+        "files": layout.fingerprint(layout.path(one.task, split, one.language) for one in members.values()),
+        "datasets": [(index, one.attributes) for index, one in members.items()],
+        "tokenizer": tokenization.fingerprint,
+        "is_encoder_decoder": tokenization.is_encoder_decoder,
+        "kinds": tokenization.kinds,
+        "lengths": (tokenization.max_input_length, tokenization.max_target_length),
+        "cap": cap,
+        "code": [hashlib.sha256(text).hexdigest() for text in code],
+    }
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+
+
+def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.is_fast:
+        # How the last call padded and cut stands in the saved file, and is no part of what it is.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    total = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()

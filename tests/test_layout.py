@@ -1,0 +1,90 @@
+import hashlib
+import json
+import re
+
+import pytest
+
+from flix_lightning.data.layout import Layout
+from flix_lightning.errors import UserError
+from folders import line_of, write_split
+
+
+@pytest.mark.parametrize(
+    ("task", "stem"),
+    [(task, "sw") for task in ("ner", "semantic_parsing", "qa_in_lang", "qa_cross_lang")]
+    + [("translation", "en2sw")],
+)
+def test_where_files_are(tmp_path, task, stem):
+    path = tmp_path / task / "validation" / f"{stem}.jsonl"
+    layout = Layout(tmp_path)
+    assert layout.path(task, "validation", "sw") == path
+    assert not layout.has(task, "validation", "sw")
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert layout.has(task, "validation", "sw")
+
+
+def test_reads_lines_in_order_with_ids_and_every_key(tmp_path):
+    lines = [line_of("ner", "Ọlámídé\u2028 wá", "PER: Ọlámídé", source="news"), line_of("ner", "yes", "")]
+    write_split(tmp_path, "ner", "train", "yo", lines)
+    first, second = Layout(tmp_path).read("ner", "train", "yo")
+    assert (first.id, second.id) == ("ner/yo/train/1", "ner/yo/train/2")
+    assert first.input.endswith(": Ọlámídé\u2028 wá")
+    assert (first.target, second.target) == ("PER: Ọlámídé", "")
+    assert first.attributes == lines[0]
+
+
+GOOD = json.dumps({"input": "a", "target": "b"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"sw\.jsonl: the file is empty"),
+        (GOOD + b"\n{'input'}\n", r"sw\.jsonl:2: not JSON"),
+        (GOOD + b"\n\n", r"sw\.jsonl:2: not JSON"),
+        (b'["a"]\n', r"sw\.jsonl:1: a JSON list where an object"),
+        (
+            GOOD + b'\n{"input": "a"}',
+            r"sw\.jsonl:2: lacks the key 'target'; semantic_parsing needs input, target",
+        ),
+        (b'{"input": "a", "target": 3}', r"sw\.jsonl:1: the value of 'target' is 3; a string"),
+        (b'{"input": null, "target": "b"}', r"sw\.jsonl:1: the value of 'input' is null; a string"),
+        (GOOD + b'\n{"input": "\xff", "target": "b"}', r"sw\.jsonl:2: not UTF-8 \(byte 12 "),
+        (b'{"input": "\\ud800", "target": "b"}', r"sw\.jsonl:1: the value of 'input' holds half a surrogate"),
+    ],
+)
+def test_bad_files_are_one_clear_line(tmp_path, content, message):
+    path = tmp_path / "semantic_parsing/train/sw.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        list(Layout(tmp_path).read("semantic_parsing", "train", "sw"))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "ner/test/sw.jsonl"))):
+        list(Layout(tmp_path).read("ner", "test", "sw"))
+    with pytest.raises(UserError, match="no such folder"):
+        Layout(tmp_path / "nowhere")
+
+
+def test_fingerprint_is_of_content_and_place_below_the_root(tmp_path):
+    def build(root, content="b"):
+        return [
+            write_split(root, "ner", split, "sw", [line_of("ner", "a", content)])
+            for split in ("train", "test")
+        ]
+
+    def fingerprint(root, paths):
+        return Layout(root).fingerprint(paths)
+
+    one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
+    paths = build(one)
+    assert fingerprint(one, paths) == fingerprint(same, build(same))
+    assert fingerprint(one, paths) != fingerprint(other, build(other, "c"))
+    assert fingerprint(one, paths) != fingerprint(one, paths[:1])
+    assert len(bytes.fromhex(fingerprint(one, paths))) == hashlib.sha256().digest_size
+    with pytest.raises(UserError, match=r"nowhere\.jsonl"):
+        fingerprint(one, [one / "nowhere.jsonl"])
