@@ -1,0 +1,54 @@
+"""Print and save a table from finished runs: `python report.py [--if-finished] +sweeps=table1 [seed=0,1,2]`.
+
+The arguments are those of `python train.py -m`, so that the table is made of the very runs of that sweep.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from flix_lightning import cli, render, results, tables
+from flix_lightning.errors import UserError
+
+FLAG = "--if-finished"  # print the table only when all of its runs are there
+
+#: A table's name -> what makes it, and what makes the per-language tables behind it.
+TABLES = {"table1": (tables.table1, tables.table1_languages)}
+
+
+def main(overrides: list[str], if_finished: bool) -> int:
+    """Print and save the table that the sweep names.
+
+    Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
+    """
+    from flix_lightning.plan import plan
+
+    plans = [plan(cfg) for cfg in cli.sweep_configs(overrides)]
+    missing = [each.folder.path.name for each in plans if not each.folder.finished]
+    if missing and if_finished:
+        return 3
+    names = {name for each in plans for name in each.cfg.tables}
+    if len(names) != 1 or not names <= TABLES.keys():
+        raise UserError(f"{' '.join(overrides)}: no sweep of a table; tables are {', '.join(TABLES)}")
+    (name,) = names
+    rows = [row for each in plans if each.folder.finished for row in results.read(each.folder.results)]
+    folder = Path(plans[0].cfg.output) / "tables"
+    make, make_languages = TABLES[name]
+    report = make(rows, missing)
+    report.terminal(Console())
+    render.save(report, folder, name)
+    render.save(make_languages(rows, missing), folder, f"{name}-languages")
+    print(f"\nSaved as {folder / name}.md and .png; by language in {folder / name}-languages.md and .png")
+    return 3 if missing else 0
+
+
+if __name__ == "__main__":
+    cli.quieten()
+    logging.disable(logging.WARNING)  # each run has said what its data lacks
+    arguments = sys.argv[1:]
+    try:
+        sys.exit(main([one for one in arguments if one != FLAG], FLAG in arguments))
+    except cli.MISTAKES as error:
+        cli.fail(error)

@@ -1,0 +1,132 @@
+"""What the commands share: Hydra on `conf/`, mistakes as one line, sweeps as lists of configs."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+
+# Set before Hydra reads it: mistakes come to `hydra_main`, which has one line for them.
+TRACEBACK = "HYDRA_FULL_ERROR" in os.environ
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+import hydra  # noqa: E402
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
+from hydra.errors import HydraException  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException  # noqa: E402
+from yaml import YAMLError  # noqa: E402
+
+from flix_lightning.errors import UserError  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Sweeps lie beside conf/, wherever the command is called from.
+OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+
+#: What a mistake in a config or a command ends in, or a full or locked disk.
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+
+_NOISE = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
+
+
+def hydra_main(task: Callable[[DictConfig], object]) -> None:
+    """Run `task` on the composed config, or on each config of a multirun; exit 1 with one line on a mistake.
+
+    A multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the environment asks for tracebacks.
+    """
+    quieten()
+    failed = []
+
+    @wraps(task)
+    def job(cfg: DictConfig) -> object:
+        try:
+            return task(cfg)
+        except MISTAKES as error:
+            if TRACEBACK:
+                raise
+            say(error)  # here, as Hydra would say the overrides before it, and only one job's of a multirun
+            failed.append(error)
+            return None
+
+    main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name="train")(job)
+    try:
+        main()
+    except MISTAKES as error:
+        if TRACEBACK:
+            raise
+        fail(error)
+    if failed:
+        sys.exit(1)
+
+
+def quieten() -> None:
+    """Leave out of the terminal what a user can do nothing about."""
+    warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers|datasets|multiprocess)\b")
+    for name in _NOISE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def say(error: Exception) -> None:
+    """Print a mistake as one line."""
+    print(f"error: {_line(error)}", file=sys.stderr)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value; give {error.full_key}=VALUE"
+    if misspelt := re.match(r"Could not override '([^']+)'", text):  # Hydra would have it added with a +
+        near = difflib.get_close_matches(misspelt[1], _keys(_compose([])), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"{misspelt[1]}: no such key or group; {hint}`python train.py --cfg job` prints them all"
+    return text.partition(" Config search path:")[0]
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Every key of a config, with dots."""
+    keys = [f"{prefix}{key}" for key in cfg]
+    parts = [(key, cfg._get_node(key)) for key in cfg]
+    return keys + [
+        deeper
+        for key, part in parts
+        if isinstance(part, DictConfig)
+        for deeper in _keys(part, f"{prefix}{key}.")
+    ]
+
+
+def fail(error: Exception) -> None:
+    """Print a mistake as one line and exit with code 1."""
+    say(error)
+    sys.exit(1)
+
+
+def multirun() -> bool:
+    """Whether the running job is one of several."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:
+    """The config of each job that `python train.py -m <overrides>` would run, in its order."""
+    parser = OverridesParser.create()
+    given = parser.parse_overrides(list(overrides))
+    fixed = [override.input_line for override in given if not override.is_sweep_override()]
+    params = _compose(fixed, return_hydra_config=True).hydra.sweeper.params or {}
+    parsed = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
+    jobs = BasicSweeper.split_arguments([*parsed, *given], max_batch_size=None)
+    return [_compose(list(job)) for batch in jobs for job in batch]
+
+
+def _compose(overrides: list[str], **options: bool) -> DictConfig:
+    with hydra.initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return hydra.compose("train", overrides=overrides, **options)

@@ -1,0 +1,280 @@
+"""One run, from its plan to its results."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from flix_lightning import checkpoints, models, results
+from flix_lightning.adapter import inject
+from flix_lightning.checkpoints import BestCheckpoint, WholeCheckpoints
+from flix_lightning.data.datamodule import DataModule
+from flix_lightning.errors import UserError
+from flix_lightning.features import FeatureDropout, FeatureSpace
+from flix_lightning.files import write_whole
+from flix_lightning.module import FlixModule, Score
+from flix_lightning.plan import Plan, plain, plan
+from flix_lightning.progress import progress_callback
+from flix_lightning.results import Row
+from flix_lightning.runs import write_predictions
+from flix_lightning.tasks import get_task
+from flix_lightning.tracking import log_evaluation, note_skipped, open_loggers
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float:
+    """Do a run, go on with it, or find it done; return the mean validation score of the chosen checkpoints.
+
+    Raises:
+        RunBusy: another process is at this run.
+        UserError: the config, the data, the base or a checkpoint is at fault.
+    """
+    return execute(plan(cfg))
+
+
+def execute(run: Plan) -> float:
+    """As `train`, for a run that was planned already."""
+    leads = rank_zero_only.rank == 0  # the other processes of a run on several devices follow the first
+    if not run.folder.finished:
+        with run.folder.lock() if leads else nullcontext():
+            if not run.folder.finished:  # else another process ended it while this one came to the lock
+                if leads:
+                    write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
+                with open_loggers(run.cfg.logger, run.tracked) as loggers, _interruptible(run):
+                    _Execution(run, loggers).run()
+                return _selected_score(run)
+    note_skipped(run.tracked)
+    return _selected_score(run)
+
+
+@contextmanager
+def _interruptible(run: Plan) -> Iterator[None]:
+    """Say how to go on where Lightning ends the process: on Ctrl-C, and on SIGTERM, for it with code 0."""
+    try:
+        yield
+    except SystemExit as stop:
+        raise SystemExit(f"{run.folder.path}: interrupted; call again to go on") from stop
+
+
+def _selected_score(run: Plan) -> float:
+    rows = results.read(run.folder.results)
+    chosen = {row.task: row.step for row in rows if row.split == "test" and row.active == "all"}
+    scores = [r.value for r in rows if r.split == "validation" and r.step == chosen.get(r.task)]
+    return sum(scores) / len(scores)
+
+
+class _Execution:
+    """The parts of a run that is being done, and the rows it has so far."""
+
+    def __init__(self, run: Plan, loggers: Sequence[Logger]):
+        cfg = run.cfg
+        if cfg.trainer.threads:
+            torch.set_num_threads(cfg.trainer.threads)
+        self.plan, self.cfg, self.loggers = run, cfg, loggers
+        base = models.load(cfg.model.pretrained, cfg.model.revision, cfg.model.dtype)
+        space = FeatureSpace(run.ranks)
+        self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
+        log.info("%s", self.adapter.summary())
+        self.data = DataModule(
+            run.layout,
+            run.mixture,
+            base.tokenizer,
+            is_encoder_decoder=base.is_encoder_decoder,
+            kinds=list(dict.fromkeys(feature.partition(":")[0] for feature in run.ranks)),
+            max_input_length=cfg.data.max_input_length,
+            max_target_length=cfg.data.max_target_length,
+            batch_size=cfg.trainer.batch_size,
+            micro_batch_size=cfg.trainer.micro_batch_size,
+            eval_batch_size=cfg.evaluation.batch_size,
+            validation_cap=cfg.evaluation.validation_cap,
+            test_cap=cfg.evaluation.test_cap,
+            max_steps=cfg.trainer.max_steps,
+            seed=cfg.seed,
+            cache_dir=Path(cfg.output) / "cache",
+        )
+        self.module = FlixModule(
+            base,
+            self.adapter,
+            FeatureDropout(cfg.seed, plain(cfg.flix.dropout)),
+            run.mixture.evaluate,
+            learning_rate=cfg.optimizer.learning_rate,
+            warmup_steps=cfg.optimizer.warmup_steps,
+            max_new_tokens=cfg.data.max_target_length,
+            on_scores=self._keep,
+        )
+        self.checkpoints = run.folder.checkpoints
+        self.validations = run.folder.path / "validations"
+        self.rows: list[Row] = []
+        self.step = 0  # of the weights under test
+
+    def run(self) -> None:
+        """Train, test, and write the results."""
+        trainer = self._trainer()
+        trainer.fit(self.module, self.data, ckpt_path=self._last(), weights_only=True)
+        facts = self._facts(trainer.global_step)
+        self._test(trainer)
+        if trainer.is_global_zero:
+            validations = sorted(self.validations.glob("*.jsonl"))
+            results.write(
+                self.plan.folder.results,
+                [*facts, *(row for path in validations for row in results.read(path)), *self.rows],
+            )
+        trainer.strategy.barrier()
+
+    def _trainer(self) -> Trainer:
+        cfg, every = self.cfg.trainer, self.cfg.evaluation.every
+        progress = progress_callback(cfg.progress, self.plan.folder.path.name)
+        try:
+            trainer = Trainer(
+                accelerator=cfg.accelerator,
+                devices=cfg.devices,
+                strategy=cfg.strategy,
+                precision=cfg.precision,
+                max_steps=cfg.max_steps,
+                gradient_clip_val=cfg.gradient_clip_val,
+                logger=list(self.loggers),
+                callbacks=[progress, *self._checkpointing()],
+                plugins=[WholeCheckpoints()],
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                log_every_n_steps=10,
+                use_distributed_sampler=False,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise UserError(f"Lightning refuses the settings under trainer: {error}") from error
+        # Known only now: how many processes there are.
+        self.data.trainer = trainer
+        trainer.accumulate_grad_batches = self.data.accumulation
+        trainer.val_check_interval = every * self.data.accumulation
+        return trainer
+
+    def _checkpointing(self) -> list[Callback]:
+        """The best checkpoint of each selection, then the last, saved after them and knowing of them."""
+        names = {self._selection(task): None for task in self._tasks()}
+        options = {
+            "dirpath": self.checkpoints,
+            "enable_version_counter": False,
+            "auto_insert_metric_name": False,
+        }
+        best = [
+            BestCheckpoint(
+                monitor="val/mean" if name == "average" else f"val/{name}/mean",
+                mode="max",
+                filename=f"best-{name}",
+                save_weights_only=True,
+                **options,
+            )
+            for name in names
+        ]
+        return [*best, ModelCheckpoint(filename="last", **options)]
+
+    def _tasks(self) -> list[str]:
+        return list(dict.fromkeys(dataset.task for dataset in self.plan.mixture.evaluate))
+
+    def _selection(self, task: str) -> str:
+        """Which selection gives the checkpoint that `task` is tested on."""
+        validated = {dataset.task for dataset in self.plan.mixture.datasets("validation").values()}
+        return task if self.cfg.evaluation.selection == "task" and task in validated else "average"
+
+    def _last(self) -> Path | None:
+        last = self.checkpoints / "last.ckpt"
+        if not last.exists():
+            return None
+        checkpoints.read(last)  # so that a broken one ends in a clear line, before training
+        log.info("going on from %s", last)
+        return last
+
+    def _test(self, trainer: Trainer) -> None:
+        for task in self._tasks():
+            checkpoint = checkpoints.read(self.checkpoints / f"best-{self._selection(task)}.ckpt")
+            self.module.load_adapter(checkpoint)
+            self.step = checkpoint["global_step"]
+            indices = [i for i, dataset in enumerate(self.plan.mixture.evaluate) if dataset.task == task]
+            for active in (None, *plain(self.cfg.flix.controls)):
+                self.module.active = active
+                trainer.test(self.module, self.data.eval_loader("test", indices), verbose=False)
+
+    @rank_zero_only
+    def _keep(self, split: str, scores: list[Score]) -> None:
+        """Make rows of an evaluation, log them, and put its predictions away."""
+        active = "all" if self.module.active is None else "+".join(self.module.active) or "none"
+        step = self.module.global_step if split == "validation" else self.step
+        rows = []
+        for score in scores:
+            dataset = self.plan.mixture.evaluate[score.index]
+            rows.append(
+                self._row(
+                    split=split,
+                    task=dataset.task,
+                    language=dataset.language,
+                    seen=dataset.seen,
+                    active=active,
+                    metric=get_task(dataset.task).metric,
+                    value=score.value,
+                    n=len(score.predictions),
+                    step=step,
+                )
+            )
+            folder = self.plan.folder.predictions / (
+                f"validation-{step}" if split == "validation" else f"test-{active}"
+            )
+            write_predictions(
+                folder / dataset.task / f"{dataset.language}.jsonl",
+                [dict(zip(("id", "prediction", "target"), one, strict=True)) for one in score.predictions],
+            )
+        log_evaluation(self.loggers, rows, step)
+        if split == "validation":
+            results.write(self.validations / f"{step:06}.jsonl", rows)
+        else:
+            self.rows += rows
+
+    def _facts(self, step: int) -> list[Row]:
+        examples, without = self.module.seen_without().tolist()
+        space, kinds = self.adapter.space, self.data.tokenization.kinds
+        rank = max(
+            space.active_rank([f"{kind}:{attributes[kind]}" for kind in kinds])
+            for attributes in self.plan.mixture.trained_attributes(self.plan.layout, kinds)
+        )
+        values = {
+            "rank": rank,
+            "active_parameters": self.adapter.active_parameters(rank),
+            "total_parameters": self.adapter.total_parameters,
+            "examples_seen": examples,
+            "share_without_features": without / examples,
+            "seconds": round(self.module.seconds, 1),
+        }
+        return [
+            self._row(
+                split="train",
+                task=None,
+                language=None,
+                seen=None,
+                active="all",
+                metric=metric,
+                value=value,
+                n=examples,
+                step=step,
+            )
+            for metric, value in values.items()
+        ]
+
+    def _row(self, **fields: Any) -> Row:
+        return Row(
+            run=self.plan.folder.id,
+            method=self.cfg.flix.name,
+            mixture=self.plan.mixture.name,
+            seed=self.cfg.seed,
+            **fields,
+        )

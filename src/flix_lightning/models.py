@@ -1,0 +1,82 @@
+"""Base models: the built-in one, or any that Hugging Face's `from_pretrained` reads."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from flix_lightning.errors import UserError
+
+#: Bases that the package carries.
+BUILT_IN = {"cldr-base": Path(__file__).parent / "cldr" / "base"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model in eval mode, its tokenizer, and whether it is an encoder-decoder."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    is_encoder_decoder: bool
+
+
+def fingerprint(pretrained: str, revision: str) -> str:
+    """What the weights are: SHA-256 over a folder's files; name and revision of a model on a hub.
+
+    Raises UserError when `pretrained` looks like a folder and is not there.
+    """
+    source = _source(pretrained)
+    if not source.is_dir():
+        return f"{pretrained}@{revision}"
+    digest = hashlib.sha256()
+    for path in sorted(source.glob("*")):
+        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt"):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(path.name.encode() + b"\0" + content)
+    return digest.hexdigest()[:16]
+
+
+def load(pretrained: str, revision: str, dtype: str) -> Base:
+    """Load a base model.
+
+    Args:
+        pretrained: a name in BUILT_IN, a folder, or a name on Hugging Face's hub.
+        revision: the hub's branch, tag or commit; of no use for a folder.
+        dtype: the weights' type, as torch names it (`float32`, `bfloat16`).
+
+    Raises:
+        UserError: no such folder or model, or one that cannot be read or generate text.
+    """
+    source = str(_source(pretrained))
+    if not isinstance(kind := getattr(torch, dtype, None), torch.dtype):
+        raise UserError(f"model.dtype is {dtype!r}; a torch type such as float32 or bfloat16 is needed")
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = family.from_pretrained(source, revision=revision, dtype=kind)
+    except Exception as error:  # transformers raises what the hub, the files and their parsers raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"model.pretrained={pretrained} cannot be loaded ({type(error).__name__}: {reason}); "
+            f"give {', '.join(BUILT_IN)}, a folder, or a model's name on the hub"
+        ) from error
+    return Base(model.eval(), tokenizer, bool(config.is_encoder_decoder))
+
+
+def _source(pretrained: str) -> Path:
+    source = BUILT_IN.get(pretrained, Path(pretrained))
+    # A name on a hub is `name` or `owner/name`; anything else can only be meant as a folder.
+    if not source.is_dir() and (source.is_absolute() or pretrained.startswith(".") or len(source.parts) > 2):
+        raise UserError(f"model.pretrained={pretrained}: no such folder")
+    return source

@@ -1,0 +1,107 @@
+"""What a run is called, where it lives, and who is working on it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from flix_lightning.errors import UserError
+from flix_lightning.files import write_whole
+
+
+class RunBusy(UserError):  # noqa: N818 - a state of the run, not a fault
+    """Another process is working on this run."""
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Hash what decides a run's result into 10 hexadecimal digits.
+
+    `config` is plain data (mappings, lists, strings, numbers, booleans, None): the resolved config and the
+    fingerprints of data, base and results' schema, and nothing that leaves the result as it is. The order of
+    keys does not matter, and 0 and 0.0 are one number.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    canonical = json.dumps(_one_number(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _one_number(value: Any) -> Any:
+    """A dropout of 0, as YAML has it, and of 0.0, as a command line has it, must not be two runs."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case Mapping():
+            return {key: _one_number(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_one_number(item) for item in value]
+        case _:
+            return value
+
+
+class RunFolder:
+    """The folder `<root>/<name>-<id>` of one run.
+
+    Attributes:
+        id: the run's hash (`run_id`).
+        path: the folder.
+        config: its resolved config, YAML.
+        checkpoints: folder of adapter checkpoints.
+        predictions: folder of predictions, one JSONL a dataset.
+        metrics: folder of the CSV logger, one sub-folder for each time the run was started.
+        results: the rows of `flix_lightning.results`, written last.
+    """
+
+    def __init__(self, root: str | Path, name: str, id: str):
+        self.id = id
+        self.path = Path(root) / f"{name}-{id}"
+        self.config = self.path / "config.yaml"
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / "predictions"
+        self.metrics = self.path / "metrics"
+        self.results = self.path / "results.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results, which are written whole and last."""
+        return self.results.exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run alone. The system releases the lock when the process dies, however it dies.
+
+        Raises:
+            RunBusy: it is held already.
+            UserError: the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the run's folder {self.path}: {error.strerror or error}") from error
+        lock = FileLock(self.path / ".lock", blocking=False, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunBusy(
+                f"{self.path}: another process is working on this run; wait for it, or end it"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def write_predictions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write one dataset's predictions as JSON lines of (id, prediction, target), whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written; an earlier one is then untouched.
+    """
+    keys = ("id", "prediction", "target")
+    lines = (json.dumps({key: row[key] for key in keys}, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(path, "".join(lines))

@@ -1,0 +1,149 @@
+"""Loggers of a run, and what an evaluation sends to them."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import wandb
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from flix_lightning.errors import UserError
+from flix_lightning.results import Row
+from flix_lightning.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+MODES = ("offline", "online", "disabled")
+_COLUMNS = ("step", "split", "task", "language", "seen", "active", "metric", "value", "n")
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a logger is told of a run.
+
+    Attributes:
+        folder: the run's folder; loggers write there.
+        config: the resolved config, plain data.
+        method: the method's name.
+        mixture: the training mixture's name, by which runs are grouped.
+        tables: the tables or sweeps that the run is part of.
+    """
+
+    folder: RunFolder
+    config: Mapping[str, Any]
+    method: str
+    mixture: str
+    tables: tuple[str, ...] = ()
+
+
+@contextmanager
+def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: TrackedRun) -> Iterator[list[Logger]]:
+    """Open the config's loggers, and close them however the block ends.
+
+    Args:
+        cfg: name -> a Hydra `_target_` that takes the run and gives a context manager of a Lightning logger,
+            such as `wandb_logger` and `csv_logger` here.
+        run: the run they log.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(instantiate(entry, run)) for entry in cfg.values()]
+
+
+@contextmanager
+def csv_logger(run: TrackedRun) -> Iterator[CSVLogger]:
+    """Log into `metrics/version_<k>/metrics.csv` of the run's folder; a resumed run gets the next k."""
+    logger = CSVLogger(run.folder.path, name=run.folder.metrics.name)
+    try:
+        yield logger
+    finally:
+        logger.finalize("finished")
+
+
+@contextmanager
+def wandb_logger(run: TrackedRun, project: str, entity: str | None, mode: str) -> Iterator[WandbLogger]:
+    """Log to W&B, by default into the run's folder with no account; marked failed when the block raises.
+
+    Raises:
+        UserError: an unknown mode, or W&B cannot start (no account or network when online).
+    """
+    if mode not in MODES:
+        raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        # Made here and not by WandbLogger: its offline=True would set WANDB_MODE for every later job of this
+        # process, and it would take over a run that is still open.
+        experiment = wandb.init(
+            project=project,
+            entity=entity,
+            id=run.folder.id,
+            name=run.folder.path.name,
+            group=run.mixture,
+            tags=[run.method, run.mixture, *run.tables],
+            job_type="train",
+            config=dict(run.config),
+            dir=run.folder.path,
+            mode=mode if rank_zero_only.rank == 0 else "disabled",
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.Error as error:
+        raise UserError(
+            f"W&B does not start ({mode}): {error}; logger.wandb.mode=offline needs no account"
+        ) from error
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    exit_code = 1
+    try:
+        yield WandbLogger(project=project, save_dir=run.folder.path, experiment=experiment)
+        exit_code = 0
+    finally:
+        experiment.finish(exit_code=exit_code)
+
+
+def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:
+    """Send one evaluation's scores: flat scalars to every logger, and one table of all rows to W&B.
+
+    Scalars are `val/<task>/<language>/<metric>` and `val/<task>/mean`, the macro average over seen languages
+    (`mean_unseen_combination` and so on for the others); `test/…` in the test. A control, where only some
+    features are on, stands apart: `test_none/…`.
+
+    Args:
+        loggers: from `open_loggers`.
+        rows: validation or test rows, all of one evaluation.
+        step: the optimiser step.
+    """
+    scalars = _scalars(rows)
+    for logger in loggers:
+        logger.log_metrics(scalars, step)
+        if isinstance(logger, WandbLogger):
+            # A wandb.Table is frozen once it is logged: each evaluation has its own.
+            data = [[getattr(row, column) for column in _COLUMNS] for row in rows]
+            logger.log_table(f"{_prefix(rows[0].split)}/scores", columns=list(_COLUMNS), data=data, step=step)
+        logger.save()
+
+
+def note_skipped(run: TrackedRun) -> None:
+    """Say that a run is finished already; no logger is opened for it."""
+    log.info("Skipped, finished already: %s (delete the folder to do it again)", run.folder.path)
+
+
+def _prefix(split: str) -> str:
+    return "val" if split == "validation" else split
+
+
+def _scalars(rows: Sequence[Row]) -> dict[str, float]:
+    scalars = {}
+    means = defaultdict(list)
+    for row in rows:
+        prefix = _prefix(row.split) if row.active == "all" else f"{_prefix(row.split)}_{row.active}"
+        scalars[f"{prefix}/{row.task}/{row.language}/{row.metric}"] = row.value
+        suffix = "" if row.seen == "seen" else f"_{row.seen}"
+        means[f"{prefix}/{row.task}/mean{suffix}"].append(row.value)
+    return scalars | {key: fmean(values) for key, values in means.items()}

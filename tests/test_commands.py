@@ -1,0 +1,169 @@
+"""The commands of the README, on the tiny base."""
+
+import json
+
+import pytest
+
+import commands
+from flix_lightning import cli
+from flix_lightning.plan import plan
+from tiny_runs import fact, rows
+
+DROPOUTS = ["-m", "flix.dropout=0.0,0.3,0.5,0.7", "logger=[csv,wandb]"]
+
+
+def runs(folder):
+    return sorted(path.parent for path in folder.glob("outputs/runs/*/results.jsonl"))
+
+
+def planned(overrides, folder):
+    """The runs that report.py would look for."""
+    return sorted(
+        plan(cfg).folder.path for cfg in cli.sweep_configs([*overrides, f"output={folder}/outputs"])
+    )
+
+
+def times(folder):
+    """When each file of the runs was written; locks are touched by whoever looks."""
+    return {
+        path: path.stat().st_mtime_ns for path in folder.glob("outputs/runs/**/*") if path.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def dropouts(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dropouts")
+    commands.run(folder, "train.py", "-m", *tiny, *DROPOUTS[1:])
+    return folder
+
+
+def test_a_multirun_gives_a_run_of_wandb_to_each_of_its_runs(dropouts, tiny):
+    assert runs(dropouts) == planned([*tiny, *DROPOUTS[1:]], dropouts)
+    assert len(runs(dropouts)) == 4
+    assert len({fact(run, "share_without_features") for run in runs(dropouts)}) == 4
+    tracked = {run: list(run.glob("wandb/offline-run-*")) for run in runs(dropouts)}
+    for run, (folder,) in tracked.items():
+        (id,) = {row["run"] for row in rows(run)}
+        assert folder.name.endswith(f"-{id}")
+        assert (folder / f"run-{id}.wandb").stat().st_size > 0
+        for prefix, split, evaluations in (("val", "validation", 3), ("test", "test", 8)):
+            tables = [
+                json.loads(path.read_text()) for path in folder.glob(f"files/media/table/{prefix}/*.json")
+            ]
+            assert len(tables) == evaluations
+            found = [
+                dict(zip(table["columns"], line, strict=True)) for table in tables for line in table["data"]
+            ]
+            expected = [{key: row[key] for key in tables[0]["columns"]} for row in rows(run, split=split)]
+            assert sorted(map(str, found)) == sorted(map(str, expected))
+
+
+def test_called_again_a_multirun_trains_nothing(dropouts, tiny):
+    before = times(dropouts)
+    again = commands.run(dropouts, "train.py", "-m", *tiny, *DROPOUTS[1:])
+    assert again.out.count("Skipped, finished already: outputs/runs/") == 4
+    assert times(dropouts) == before
+
+
+def test_methods_side_by_side(tiny, tmp_path):
+    """Two processes at one sweep share its runs, and each run is done once."""
+    sweep = [*tiny, "trainer.max_steps=1", "flix=flix,compute_matched,param_matched"]
+    jobs = [
+        commands.start(tmp_path / str(job), "train.py", "-m", *sweep, f"output={tmp_path}/outputs")
+        for job in (1, 2)
+    ]
+    said = "".join(job.wait().out + job.err for job in jobs)
+    assert runs(tmp_path) == planned(sweep, tmp_path)
+    found = {
+        rows(run)[0]["method"]: (
+            fact(run, "rank"),
+            fact(run, "total_parameters") / fact(run, "active_parameters"),
+        )
+        for run in runs(tmp_path)
+    }
+    # Two tasks of rank 4 and three languages of rank 2.
+    assert found == {"FLix": (6, 14 / 6), "Compute-matched": (6, 1), "Param-matched": (14, 1)}
+    for run in runs(tmp_path):
+        assert len(list(run.glob("metrics/version_*"))) == 1
+        assert said.count(f"{run.name}: validating") == 1
+
+
+def test_ranks_of_a_kind(tiny, tmp_path):
+    sweep = [*tiny, "trainer.max_steps=1", "flix.ranks.language=1,2"]
+    commands.run(tmp_path, "train.py", "-m", *sweep)
+    assert runs(tmp_path) == planned(sweep, tmp_path)
+    assert sorted(fact(run, "rank") for run in runs(tmp_path)) == [5, 6]
+
+
+# -- Table 1, on the built-in benchmark cut short
+
+TABLE1 = [
+    "+sweeps=table1",
+    "data.root.train=4",
+    "data.root.validation=2",
+    "data.root.test=2",
+    "data.max_input_length=32",
+    "data.max_target_length=2",
+    "trainer.max_steps=1",
+    "trainer.batch_size=4",
+    "trainer.micro_batch_size=4",
+    "trainer.progress=lines",
+    "evaluation.validation_cap=1",
+    "evaluation.test_cap=1",
+    "logger=[csv]",
+]
+
+
+@pytest.fixture(scope="module")
+def table1(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table1")
+    commands.run(folder, "train.py", "-m", *TABLE1, f"model.pretrained={base}")
+    return folder
+
+
+def test_table1_sweeps_from_any_folder(table1, base):
+    assert runs(table1) == planned([*TABLE1, f"model.pretrained={base}"], table1)
+    found = {(row["method"], row["mixture"]) for run in runs(table1) for row in rows(run)}
+    methods, mixtures = ("FLix", "Compute-matched", "Param-matched"), ("joint", "semantic_parsing_holdout")
+    assert found == {(method, mixture) for method in methods for mixture in mixtures}
+    assert len(runs(table1)) == 6
+
+
+def test_report_prints_and_saves_table1(table1, base):
+    for flag in ([], ["--if-finished"]):
+        said = commands.run(table1, "report.py", *flag, *TABLE1, f"model.pretrained={base}")
+        assert not said.err
+        for method in ("FLix", "Compute-matched", "Param-matched"):
+            assert method in said.out
+        assert "missing" not in said.out.lower()
+        for name in ("table1", "table1-languages"):
+            assert "FLix" in (table1 / f"outputs/tables/{name}.md").read_text()
+            assert (table1 / f"outputs/tables/{name}.png").stat().st_size > 10_000
+
+
+def test_called_again_table1_trains_nothing(table1, base):
+    before = times(table1)
+    again = commands.run(table1, "train.py", "-m", *TABLE1, f"model.pretrained={base}")
+    assert again.out.count("Skipped, finished already") == 6
+    assert times(table1) == before
+
+
+def test_report_names_a_run_that_is_missing(table1, base):
+    gone = runs(table1)[0] / "results.jsonl"
+    gone.rename(gone.with_name("elsewhere"))
+    arguments = [*TABLE1, f"model.pretrained={base}"]
+    try:
+        said = commands.run(table1, "report.py", *arguments, code=3).out
+        quiet = commands.run(table1, "report.py", "--if-finished", *arguments, code=3)
+    finally:
+        gone.with_name("elsewhere").rename(gone)
+    assert gone.parent.name in "".join(said.split())
+    assert not quiet.out + quiet.err
+
+
+@pytest.mark.parametrize("overrides", [["seed=0,1"], ["tables=[table9]"]])
+def test_report_of_no_table(tiny, tmp_path, overrides):
+    said = commands.run(tmp_path, "report.py", *tiny, *overrides, code=1)
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert "tables are table1" in said.err

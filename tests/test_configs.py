@@ -1,0 +1,135 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from commands import REPOSITORY
+from flix_lightning import cli, models
+from flix_lightning.cldr import benchmark
+from tiny_runs import config, do, rows
+
+CONF = REPOSITORY / "conf"
+CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
+SWEEPS = sorted(path.stem for path in (REPOSITORY / "sweeps").glob("*.yaml"))
+FILES = sorted([*CONF.rglob("*.yaml"), *(REPOSITORY / "sweeps").glob("*.yaml")])
+
+
+def chosen(choices):
+    """As overrides; the group logger takes a list."""
+    return [f"{group}=[{name}]" if group == "logger" else f"{group}={name}" for group, name in choices]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice):
+    group, name = choice.split("/")
+    found = config(chosen([(group, name)]))
+    said = yaml.safe_load((CONF / f"{choice}.yaml").read_text())
+    assert set(said) <= set(found[group])
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_sweep_composes(sweep):
+    configs = cli.sweep_configs([f"+sweeps={sweep}"])
+    assert len(configs) > 1
+    assert len({str(one) for one in configs}) == len(configs)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_table_of_contents_lists_every_choice(choice):
+    group, name = choice.split("/")
+    (line,) = re.findall(rf"^  - {group}: .*$", (CONF / "train.yaml").read_text(), re.MULTILINE)
+    assert name in re.split(r"\W+", line.partition("#")[2])
+
+
+def keys(node, parents=()):
+    """Every key of a YAML file that has a value: (dotted path without places in lists, line from 0)."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not isinstance(value, yaml.MappingNode) or value.flow_style:
+                yield ".".join([*parents, key.value]), key.start_mark.line
+            yield from keys(value, (*parents, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from keys(value, parents)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(REPOSITORY).as_posix())
+def test_every_key_says_what_it_is(file):
+    """Behind it, in the line before, or where the file first has a key of that name."""
+    text = file.read_text()
+    lines = text.splitlines()
+    commented = {
+        path
+        for path, line in keys(yaml.compose(text))
+        if "# " in lines[line] or (line and lines[line - 1].lstrip().startswith("# "))
+    }
+    names = {path.rpartition(".")[2] for path in commented}
+    assert {path for path, _ in keys(yaml.compose(text)) if path.rpartition(".")[2] not in names} == set()
+
+
+#: Every choice of every group, in as few runs.
+TRAINED = {
+    "FLix": "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
+    "the other mixture": "model/hf flix/compute_matched data/cldr mixture/semantic_parsing_holdout",
+    "a folder": "flix/param_matched data/folder",
+}
+
+
+def test_every_choice_is_trained_below():
+    assert sorted(set(" ".join(TRAINED.values()).split())) == CHOICES
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Overrides that cut a run to two steps of the benchmark's first lines."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    return [
+        f"data.root.root={folder}",
+        *(f"data.root.{split}=2" for split in ("train", "validation", "test")),
+        "data.max_input_length=32",
+        "evaluation.validation_cap=1",
+        "evaluation.test_cap=1",
+    ]
+
+
+@pytest.mark.parametrize("run", TRAINED)
+def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.BUILT_IN, "cldr-base", Path(base))
+    choices = [tuple(choice.split("/")) for choice in TRAINED[run].split()]
+    loggers = [name for group, name in choices if group == "logger"] or ["csv"]
+    own = {
+        "model/hf": [f"model.pretrained={base}"],
+        "data/cldr": short,
+        "data/folder": [f"data.root={data}", "data.max_input_length=48", *SMALL],
+    }
+    overrides = [
+        *chosen(choice for choice in choices if choice[0] != "logger"),
+        f"logger=[{','.join(loggers)}]",
+        *(override for choice in choices for override in own.get("/".join(choice), [])),
+        "data.max_target_length=2",
+        "trainer.max_steps=2",
+        "trainer.batch_size=4",
+        "trainer.micro_batch_size=2",
+        f"output={tmp_path}",
+    ]
+    folder = do(overrides, tmp_path)
+    assert {row["step"] for row in rows(folder, split="validation")} == {2}
+    assert rows(folder, split="test", active="all")
+
+
+SMALL = [
+    "mixture.train=[{task:ner,languages:[sw]}]",
+    "mixture.evaluate=[{task:ner,languages:[sw]}]",
+    "trainer.precision=bf16-mixed",
+    "evaluation.selection=average",
+]
+
+
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith("mixture/")])
+def test_the_benchmark_holds_what_a_mixture_names(choice):
+    """But for what CLDR lacks."""
+    mixture = config(chosen([choice.split("/")])).mixture
+    for entry in [*mixture.train, *mixture.evaluate]:
+        for code in entry.languages:
+            assert (entry.task, code) in benchmark.datasets() or code in benchmark.lacking(entry.task)

@@ -1,0 +1,125 @@
+"""Every command and snippet of the README is run: the long ones on few steps and examples."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+
+import commands
+
+README = (commands.REPOSITORY / "README.md").read_text()
+
+#: What makes a run a matter of seconds.
+SMALL = """trainer.max_steps=2 evaluation.every=2 evaluation.validation_cap=1 evaluation.test_cap=1
+    data.max_target_length=8 data.root.train=8 data.root.validation=1 data.root.test=1""".split()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line.partition(" #")[0].strip() for block in blocks("sh") for line in block.strip().splitlines()]
+OF_TRAIN = [one for one in COMMANDS if "train.py" in one]
+OF_REPORT = [one for one in COMMANDS if "report.py" in one]
+OF_MAKE = [one for one in COMMANDS if one.startswith("make ")]
+AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
+
+
+def test_every_command_is_run_here():
+    assert set(COMMANDS) == {*OF_TRAIN, *OF_REPORT, *OF_MAKE, *AS_THEY_STAND}
+    assert set(OF_MAKE) == {"make reproduce-table1", "make test"}
+    assert len(OF_REPORT) == 1
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where all of the README's runs go."""
+    return tmp_path_factory.mktemp("readme")
+
+
+def arguments(command):
+    _, script, *rest = shlex.split(command)
+    return script, rest
+
+
+@pytest.mark.parametrize("command", OF_TRAIN)
+def test_train(command, home):
+    script, rest = arguments(command)
+    own_data = "data.root=FOLDER" in rest
+    if own_data:  # no hub here: the model and the folder are ones that the machine has
+        folder = next((home / "outputs/data").glob("cldr-*"))
+        swapped = {
+            "data.root=FOLDER": f"data.root={folder}",
+            "model.pretrained=google/mt5-small": "model.pretrained=cldr-base",
+        }
+        assert swapped.keys() <= set(rest)
+        rest = [swapped.get(one, one) for one in rest]
+    small = [one for one in SMALL if not own_data or not one.startswith("data.root")]
+    ran = commands.run(home, script, *rest, *small)
+    assert "error" not in ran.err
+    assert list((home / "outputs/runs").glob("*/results.jsonl"))
+
+
+@pytest.mark.parametrize("command", OF_REPORT)
+def test_report_of_the_sweep_above_it(command, home):
+    script, rest = arguments(command)
+    swept = [one for one in OF_TRAIN if set(rest) <= set(shlex.split(one))]
+    assert len(swept) == 1
+    ran = commands.run(home, script, *rest, *SMALL)
+    assert "Table 1" in ran.out
+    assert "Missing" not in ran.out
+
+
+@pytest.mark.parametrize("command", AS_THEY_STAND)
+def test_as_it_stands(command):
+    ran = subprocess.run(
+        command, shell=True, cwd=commands.REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "target" in ran.stdout
+
+
+def test_reproduce_table1(tmp_path):
+    small = " ".join([*SMALL, f"output={tmp_path}", "trainer.batch_size=8"])
+
+    def make():
+        # As on a user's shell: make must not be told that another make runs this test.
+        environment = {
+            key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")
+        }
+        command = ["make", "reproduce-table1", f"ARGS={small}"]
+        return subprocess.run(
+            command, cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
+        )
+
+    first = make()
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "Table 1" in first.stdout
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        "table1.md", "table1.png", "table1-languages.md", "table1-languages.png",
+    }  # fmt: skip
+    results = sorted(tmp_path.glob("runs/*/results.jsonl"))
+    assert len(results) == 6
+    written = [path.stat().st_mtime_ns for path in results]
+    second = make()
+    assert second.returncode == 0, second.stderr
+    assert second.stdout == first.stdout[first.stdout.index("Table 1") :]
+    assert [path.stat().st_mtime_ns for path in results] == written
+
+
+def test_make_test_is_what_ci_runs():
+    assert (commands.REPOSITORY / ".ci/run").read_text().splitlines()[-1] == "exec make test"
+    planned = subprocess.run(["make", "-n", "test"], cwd=commands.REPOSITORY, capture_output=True, text=True)
+    assert "pytest" in planned.stdout
+    assert "ruff check" in planned.stdout
+
+
+def test_snippets(monkeypatch):
+    monkeypatch.chdir(commands.REPOSITORY)
+    (snippet,) = blocks("python")
+    names = {}
+    exec(snippet, names)
+    assert set(names["space"].ranks) == {"task:ner", "language:sw", "language:yo"}
+    assert all(parameter.requires_grad for parameter in names["adapter"].parameters())

@@ -1,0 +1,123 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from flix_lightning.errors import UserError
+from flix_lightning.runs import RunBusy, RunFolder, run_id, write_predictions
+
+CONFIG = {"flix": {"dropout": 0.7, "ranks": {"task": 4, "language": 2}}, "seed": 0, "cap": None, "on": True}
+
+
+def test_the_id_is_ten_hexadecimal_digits_and_the_same_in_another_process():
+    code = f"from flix_lightning.runs import run_id; print(run_id({CONFIG!r}))"
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert other.stdout.strip() == run_id(CONFIG)
+    assert len(run_id(CONFIG)) == 10
+    int(run_id(CONFIG), 16)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        dict(reversed(CONFIG.items())),
+        CONFIG | {"seed": 0.0},
+        CONFIG | {"flix": {"ranks": {"language": 2, "task": 4.0}, "dropout": 0.7}},
+    ],
+    ids=["order", "0.0", "nested"],
+)
+def test_what_decides_nothing_does_not_change_the_id(same):
+    assert run_id(same) == run_id(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        CONFIG | {"seed": 1},
+        CONFIG | {"cap": 0},
+        CONFIG | {"on": 1},
+        CONFIG | {"on": "true"},
+        CONFIG | {"cap": float("inf")},
+        CONFIG | {"flix": {"dropout": 0.5, "ranks": {"task": 4, "language": 2}}},
+        CONFIG | {"flix": {"dropout": 0.7, "ranks": {"task": 2, "language": 4}}},
+    ],
+)
+def test_what_decides_the_result_changes_the_id(other):
+    assert run_id(other) != run_id(CONFIG)
+
+
+def test_what_is_no_plain_data_is_refused():
+    with pytest.raises(TypeError):
+        run_id({"model": object()})
+
+
+def test_a_run_is_finished_once_its_results_stand(tmp_path):
+    folder = RunFolder(tmp_path, "flix-joint", "0123456789")
+    assert folder.path == tmp_path / "flix-joint-0123456789"
+    assert not folder.finished
+    folder.path.mkdir()
+    folder.config.write_text("")
+    assert not folder.finished
+    folder.results.write_text("")
+    assert folder.finished
+
+
+HOLDER = """
+import sys, time
+from flix_lightning.runs import RunFolder
+with RunFolder(sys.argv[1], "run", "0123456789").lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
+    folder = RunFolder(tmp_path, "run", "0123456789")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunBusy, match="run-0123456789"), folder.lock():
+            pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        holder.stdout.close()
+    with folder.lock():
+        pass
+
+
+def test_a_lock_is_released_when_the_run_fails(tmp_path):
+    folder = RunFolder(tmp_path, "run", "0123456789")
+    with pytest.raises(ZeroDivisionError), folder.lock():
+        raise ZeroDivisionError
+    with folder.lock(), pytest.raises(RunBusy), RunFolder(tmp_path, "run", "0123456789").lock():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "outputs").write_text("a file where a folder should be")
+    with (
+        pytest.raises(UserError, match="cannot make the run's folder"),
+        RunFolder(tmp_path / "outputs", "run", "0").lock(),
+    ):
+        pass
+
+
+def test_predictions_are_json_lines_in_their_own_script(tmp_path):
+    path = tmp_path / "predictions" / "ner.am.jsonl"
+    rows = [
+        {"id": "1", "prediction": "LOC: አዲስ አበባ", "target": "LOC: አዲስ አበባ"},
+        {"id": "2", "prediction": "two\nlines", "target": ""},
+    ]
+    write_predictions(path, rows)
+    text = path.read_text(encoding="utf-8")
+    assert [json.loads(line) for line in text.splitlines()] == rows
+    assert "አዲስ" in text

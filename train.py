@@ -1,0 +1,32 @@
+"""Train FLix, or any method that is a table of ranks: `python train.py [group=choice] [key=value]`.
+
+`python train.py --help` lists the groups and keys; -m sweeps (`-m flix.dropout=0.0,0.3,0.5,0.7`).
+"""
+
+import sys
+
+from flix_lightning.cli import hydra_main, multirun
+from flix_lightning.errors import UserError
+from flix_lightning.runs import RunBusy
+
+
+def train(cfg):
+    """Do one run; return the mean validation score of its chosen checkpoints."""
+    from flix_lightning import experiment  # here, so that --help and mistakes in the command are quick
+
+    if multirun() and cfg.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices is {cfg.trainer.devices!r} in a multirun: a run on several devices starts "
+            "itself once for each, which a sweep cannot; do its runs one by one, without -m"
+        )
+    try:
+        return experiment.train(cfg)
+    except RunBusy as busy:
+        if not multirun():
+            raise
+        print(f"Skipped, {busy}", file=sys.stderr)
+        return None
+
+
+if __name__ == "__main__":
+    hydra_main(train)
