@@ -9,13 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flix_lightning import cli, render, results, tables
+from flix_lightning import cli, render
 from flix_lightning.errors import UserError
 
 FLAG = "--if-finished"  # print the table only when all of its runs are there
-
-#: A table's name -> what makes it, and what makes the per-language tables behind it.
-TABLES = {"table1": (tables.table1, tables.table1_languages)}
 
 
 def main(overrides: list[str], if_finished: bool) -> int:
@@ -23,7 +20,9 @@ def main(overrides: list[str], if_finished: bool) -> int:
 
     Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
     """
+    from flix_lightning import finished
     from flix_lightning.plan import plan
+    from flix_lightning.tables import TABLES
 
     plans = [plan(cfg) for cfg in cli.sweep_configs(overrides)]
     missing = [each.folder.path.name for each in plans if not each.folder.finished]
@@ -33,14 +32,14 @@ def main(overrides: list[str], if_finished: bool) -> int:
     if len(names) != 1 or not names <= TABLES.keys():
         raise UserError(f"{' '.join(overrides)}: no sweep of a table; tables are {', '.join(TABLES)}")
     (name,) = names
-    rows = [row for each in plans if each.folder.finished for row in results.read(each.folder.results)]
+    runs = [finished.read(each) for each in plans if each.folder.finished]
     folder = Path(plans[0].cfg.output) / "tables"
-    make, make_languages = TABLES[name]
-    report = make(rows, missing)
-    report.terminal(Console())
-    render.save(report, folder, name)
-    render.save(make_languages(rows, missing), folder, f"{name}-languages")
-    print(f"\nSaved as {folder / name}.md and .png; by language in {folder / name}-languages.md and .png")
+    for file, make in TABLES[name].items():
+        report = make(runs, missing)
+        render.save(report, folder, file)
+        if file == name:
+            report.terminal(Console())
+    print(f"\nSaved in {folder}, as .md and .png: {', '.join(TABLES[name])}")
     return 3 if missing else 0
 
 

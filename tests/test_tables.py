@@ -10,10 +10,12 @@ import torch
 from matplotlib.image import imread
 from rich.console import Console
 
-from flix_lightning import render, tables
+from flix_lightning import render
 from flix_lightning.errors import UserError
+from flix_lightning.finished import Finished
 from flix_lightning.intervals import bootstrap, t_half_width
 from flix_lightning.results import Row
+from flix_lightning.tables import table1
 
 HEADS = [
     "NER",
@@ -84,7 +86,7 @@ def runs(seeds=(0,), without=()):
                         if trained != mixture:
                             continue
                         value = score(method, seed, column, index)
-                        place = {"task": task, "language": language, "seen": seen, "metric": "f1"}
+                        place = {"task": task, "language": language, "seen": seen, "metric": "exact_match"}
                         row(split="test", active="all", value=value, **place)
                         row(split="validation", active="all", value=value + 1, **place)
                         row(step=200, split="validation", active="all", value=1.0, **place)
@@ -102,6 +104,27 @@ def runs(seeds=(0,), without=()):
                     value=9.0,
                 )
     return rows
+
+
+def alike(row):
+    """Examples that all have the row's own score, so that resampling them changes nothing."""
+    return np.array([[row.value / 100, 1.0]] * row.n)
+
+
+def finished(rows, counts=alike):
+    """The rows as runs."""
+    return [
+        Finished({}, [row for row in rows if row.run == run], counts)
+        for run in dict.fromkeys(row.run for row in rows)
+    ]
+
+
+def table_1(rows, missing=(), **options):
+    return table1.table(finished(rows, **options), missing)
+
+
+def languages_behind(rows):
+    return table1.by_language(finished(rows))
 
 
 def cells(table):
@@ -126,7 +149,7 @@ def expected_columns(method, seed, minus=0):
 
 
 def test_heads_and_rows_stand_in_the_papers_order():
-    table = tables.table1(runs()).tables[0]
+    table = table_1(runs()).tables[0]
     assert [column.head for column in table.columns] == ["", *HEADS]
     assert [column.head for column in table.columns if column.group == "Zero-shot"] == HEADS[4:7]
     assert list(cells(table)["Methods"])[:3] == ["Compute-matched", "Param-matched", "FLix"]
@@ -134,12 +157,12 @@ def test_heads_and_rows_stand_in_the_papers_order():
 
 @pytest.mark.parametrize("method", ["Compute-matched", "Param-matched", "FLix"])
 def test_one_seed_shows_macro_averages_over_languages(method):
-    row = cells(tables.table1(runs()).tables[0])["Methods"][method]
+    row = cells(table_1(runs()).tables[0])["Methods"][method]
     assert list(row.values()) == [f"{value:.1f}" for value in expected_columns(method, 0)]
 
 
 def test_several_seeds_show_mean_and_t_interval():
-    row = cells(tables.table1(runs(seeds=(0, 1, 2))).tables[0])["Methods"]["FLix"]
+    row = cells(table_1(runs(seeds=(0, 1, 2))).tables[0])["Methods"]["FLix"]
     seeds = [expected_columns("FLix", seed) for seed in (0, 1, 2)]
     for values, text in zip(zip(*seeds, strict=True), row.values(), strict=True):
         half = 4.302653 * stdev(values) / sqrt(3)
@@ -148,7 +171,7 @@ def test_several_seeds_show_mean_and_t_interval():
 
 @pytest.mark.parametrize("baseline", ["Compute-matched", "Param-matched"])
 def test_differences_are_paired_by_seed(baseline):
-    found = cells(tables.table1(runs(seeds=(0, 1, 2))).tables[0])["FLix minus"]
+    found = cells(table_1(runs(seeds=(0, 1, 2))).tables[0])["FLix minus"]
     pairs = [zip(expected_columns("FLix", s), expected_columns(baseline, s), strict=True) for s in (0, 1, 2)]
     seeds = [[ours - theirs for ours, theirs in pair] for pair in pairs]
     for head, values in zip(HEADS, zip(*seeds, strict=True), strict=True):
@@ -159,12 +182,13 @@ def test_differences_are_paired_by_seed(baseline):
 
 
 def test_the_interval_over_languages_of_two_languages_spans_both():
-    found = cells(tables.table1(runs()).tables[0])["FLix minus"]
+    found = cells(table_1(runs()).tables[0])["FLix minus"]
     first, second = (score("FLix", 0, 1, index) - score("Param-matched", 0, 1, index) for index in (0, 1))
     low, high = sorted((first, second))
     assert found["Param-matched  over languages"]["Semantic Parsing"] == f"{low:+z.1f} to {high:+z.1f}"
     assert found["Param-matched  over seeds"]["Semantic Parsing"] == "—"
-    assert found["Param-matched  over languages"]["Unseen Comb: QA CrossLang"] == "—"
+    one = f"{score('FLix', 0, 4, 0) - score('Param-matched', 0, 4, 0):+z.1f}"
+    assert found["Param-matched  over languages"]["Unseen Comb: QA CrossLang"] == f"{one} to {one}"
     assert re.fullmatch(r"[+-][\d.]+ to [+-][\d.]+", found["Param-matched  over languages"]["Avg."])
 
 
@@ -172,12 +196,12 @@ def test_the_interval_over_languages_of_two_languages_spans_both():
     ("name", "minus"), [("Frozen base", 10), ("Task rows only", 20), ("Language rows only", 30)]
 )
 def test_controls_are_evaluations_of_the_flix_runs(name, minus):
-    row = cells(tables.table1(runs()).tables[0])["Controls"][name]
+    row = cells(table_1(runs()).tables[0])["Controls"][name]
     assert list(row.values()) == [f"{value:.1f}" for value in expected_columns("FLix", 0, minus)]
 
 
 def test_the_papers_rows_stand_beside_ours_with_doubtful_cells_marked():
-    table = tables.table1(runs()).tables[0]
+    table = table_1(runs()).tables[0]
     printed = cells(table)["The paper's own"]
     assert list(printed["FLix"].values()) == [
         "84.0",
@@ -197,7 +221,7 @@ def test_the_papers_rows_stand_beside_ours_with_doubtful_cells_marked():
 
 
 def test_sizes_and_training_stand_for_each_method_and_mixture():
-    table = tables.table1(runs(seeds=(0, 1))).tables[1]
+    table = table_1(runs(seeds=(0, 1))).tables[1]
     rows = [row for section in table.sections for row in section.rows]
     assert len(rows) == 6
     assert ("FLix", HOLDOUT, "6", "1,200", "34,567", "20,480", "49.0%") in rows
@@ -206,7 +230,7 @@ def test_sizes_and_training_stand_for_each_method_and_mixture():
 
 def test_a_missing_run_is_named_and_leaves_dashes_and_no_average():
     rows = runs(without={("Param-matched", JOINT, 0)})
-    report = tables.table1(rows, missing=["Param-matched, joint, seed 0 (0123456789)"])
+    report = table_1(rows, missing=["Param-matched, joint, seed 0 (0123456789)"])
     found = cells(report.tables[0])
     row = found["Methods"]["Param-matched"]
     holdout = f"{expected_columns('Param-matched', 0)[5]:.1f}"
@@ -220,7 +244,7 @@ def test_a_missing_run_is_named_and_leaves_dashes_and_no_average():
 
 
 def test_without_any_run_the_table_is_the_papers_alone():
-    report = tables.table1([], missing=["all of them"])
+    report = table_1([], missing=["all of them"])
     found = cells(report.tables[0])
     assert set(found["Methods"]["FLix"].values()) == {"—"}
     assert found["The paper's own"]["FLix"]["NER"] == "84.0"
@@ -231,7 +255,7 @@ def test_a_run_that_lacks_a_language_is_left_out_and_named():
     rows = [
         row for row in runs() if not (row.method == "FLix" and row.task == "ner" and row.language == "sw")
     ]
-    report = tables.table1(rows)
+    report = table_1(rows)
     found = cells(report.tables[0])["Methods"]["FLix"]
     assert found["NER"] == "—"
     assert found["Avg."] == "—"
@@ -240,7 +264,7 @@ def test_a_run_that_lacks_a_language_is_left_out_and_named():
 
 def test_a_seed_without_its_pair_does_not_enter_a_difference():
     rows = runs(seeds=(0, 1), without={("Param-matched", JOINT, 1), ("Param-matched", HOLDOUT, 1)})
-    found = cells(tables.table1(rows).tables[0])["FLix minus"]["Param-matched"]
+    found = cells(table_1(rows).tables[0])["FLix minus"]["Param-matched"]
     differences = [expected_columns("FLix", 0)[i] - expected_columns("Param-matched", 0)[i] for i in range(8)]
     assert list(found.values()) == [f"{value:+z.1f}" for value in differences]
 
@@ -259,11 +283,11 @@ def test_rows_that_look_alike_are_refused(change, message):
     first = next(row for row in rows if (row.method, row.split, row.active) == ("FLix", "test", "all"))
     fields = {name: getattr(first, name) for name in Row.__dataclass_fields__}
     with pytest.raises(UserError, match=message):
-        tables.table1([*rows, Row(**fields | change)])
+        table_1([*rows, Row(**fields | change)])
 
 
 def test_languages_stand_beside_the_papers_with_what_either_lacks():
-    ner, *_, unseen_parsing, _ = tables.table1_languages(runs()).tables
+    ner, *_, unseen_parsing, _ = languages_behind(runs()).tables
     rows = {row[0]: row[1:] for section in ner.sections for row in section.rows}
     flix_am = score("FLix", 0, 0, 0)
     # The three columns of each method: validation of the tested weights, test, the paper's test.
@@ -281,7 +305,7 @@ def test_each_task_stands_beside_the_validation_of_its_own_checkpoint():
     rows = [
         replace(row, step=200) if row.split == "test" and row.task == "qa_in_lang" else row for row in runs()
     ]
-    ner, _, qa_in_lang, *_ = tables.table1_languages(rows).tables
+    ner, _, qa_in_lang, *_ = languages_behind(rows).tables
     validations = {
         table.title: {row[7] for section in table.sections for row in section.rows if row[0] != "average"}
         for table in (ner, qa_in_lang)
@@ -294,7 +318,7 @@ def test_a_language_that_the_paper_lacks_is_shown_too():
     rows = [row for row in runs() if row.split == "test"]
     am = next(row for row in rows if row.task == "ner" and row.language == "am" and row.method == "FLix")
     fields = {name: getattr(am, name) for name in Row.__dataclass_fields__}
-    table = tables.table1_languages([*rows, Row(**fields | {"language": "ak"})]).tables[0]
+    table = languages_behind([*rows, Row(**fields | {"language": "ak"})]).tables[0]
     found = {row[0]: row[1:] for section in table.sections for row in section.rows}
     assert [column.head for column in table.columns][1:3] == ["test", "paper's test"]
     assert found["ak"] == ("—", "—", "—", "—", f"{am.value:.1f}", "—")
@@ -313,17 +337,32 @@ def test_the_t_interval_holds_95_percent_of_students_t(count):
 
 def test_the_bootstrap_agrees_with_the_normal_interval_of_many_languages():
     generator = np.random.default_rng(7)
-    groups = [generator.normal(3, 1, 200).tolist(), generator.normal(-1, 2, 300).tolist()]
-    low, high = bootstrap(groups)
-    centre = fmean(map(fmean, groups))
-    error = sqrt(sum(np.var(group) / len(group) for group in groups)) / 2
+    groups = [generator.normal(3, 1, (200, 1)), generator.normal(-1, 2, (300, 1))]
+    centre = fmean(group.mean() for group in groups)
+    error = sqrt(sum(group.var() / len(group) for group in groups)) / 2
     half = NormalDist().inv_cdf(0.975) * error
-    assert (low, high) == pytest.approx((centre - half, centre + half), abs=0.1 * half)
+    assert bootstrap(groups) == pytest.approx((centre - half, centre + half), abs=0.1 * half)
+
+
+def test_the_bootstrap_of_a_language_varies_its_examples_in_pairs():
+    # 100 examples, 3 seeds: the baseline misses 20 of those that FLix has right, and both miss 30.
+    right = {"FLix": np.arange(100) < 70, "Compute-matched": np.arange(100) < 50}
+
+    def counts(row):
+        return np.stack([right.get(row.method, right["FLix"]), np.ones(100)], axis=1).astype(float)
+
+    found = cells(table_1(runs(seeds=(0, 1, 2)), counts=counts).tables[0])["FLix minus"]
+    low, high = map(
+        float, found["Compute-matched  over languages"]["Unseen Comb: QA CrossLang"].split(" to ")
+    )
+    half = 100 * NormalDist().inv_cdf(0.975) * sqrt(0.2 * 0.8 / 100)
+    assert (low, high) == pytest.approx((20 - half, 20 + half), abs=1)
+    assert found["Param-matched  over languages"]["Unseen Comb: QA CrossLang"] == "+0.0 to +0.0"
 
 
 @pytest.fixture
 def report():
-    return tables.table1(runs(seeds=(0, 1)), missing=["FLix, joint, seed 2"])
+    return table_1(runs(seeds=(0, 1)), missing=["FLix, joint, seed 2"])
 
 
 def texts(report):

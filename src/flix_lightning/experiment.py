@@ -227,11 +227,9 @@ class _Execution:
                     step=step,
                 )
             )
-            folder = self.plan.folder.predictions / (
-                f"validation-{step}" if split == "validation" else f"test-{active}"
-            )
+            evaluation = f"validation-{step}" if split == "validation" else f"test-{active}"
             write_predictions(
-                folder / dataset.task / f"{dataset.language}.jsonl",
+                self.plan.folder.predictions(evaluation, dataset.task, dataset.language),
                 [dict(zip(("id", "prediction", "target"), one, strict=True)) for one in score.predictions],
             )
         log_evaluation(self.loggers, rows, step)

@@ -1,39 +1,50 @@
-"""95 % intervals: Student's t over seeds, and a bootstrap over languages."""
+"""95 % intervals: Student's t over seeds, and a bootstrap over languages and their examples."""
 
 from collections.abc import Collection, Sequence
 from statistics import stdev
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as students_t
 
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; more take the last, too wide by under 5 %.
-# fmt: off
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)
-# fmt: on
+SAMPLES = 2000
+"""How often a bootstrap resamples."""
 
 
 def t_half_width(values: Collection[float]) -> float:
     """Half the width of the 95 % t-interval of the mean of two or more values."""
     count = len(values)
-    return _T[min(count - 1, len(_T)) - 1] * stdev(values) / count**0.5
+    return float(students_t.ppf(0.975, df=count - 1)) * stdev(values) / count**0.5
 
 
-def bootstrap(groups: Sequence[Sequence[float]], samples: int = 10_000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of the groups' means.
+def bootstrap(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """95 % percentile interval of the mean of the groups' means over languages.
 
-    Each group is resampled by itself, with replacement; the draws are the same in every call.
+    Each group's languages are resampled by themselves, with replacement; a language that is drawn brings one
+    of its own resampled values, drawn at random. The draws are the same in every call.
 
     Args:
-        groups: for each column of a table, one value a language.
-        samples: how many times to resample.
+        groups: for each column of a table `[languages, resamples]`: each language's value on several
+            resamples of its examples, or (`[languages, 1]`) on its examples as they are.
     """
     generator = np.random.default_rng(0)
-    means = np.zeros(samples)
+    means = np.zeros(SAMPLES)
     for group in groups:
-        draws = generator.integers(0, len(group), size=(samples, len(group)))
-        means += np.asarray(group)[draws].mean(axis=1) / len(groups)
+        languages, resamples = group.shape
+        drawn = generator.integers(0, languages, size=(SAMPLES, languages))
+        values = group[drawn, generator.integers(0, resamples, size=drawn.shape)]
+        means += values.mean(axis=1) / len(groups)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def resampled_sums(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums over resampled examples, `[SAMPLES, ..., sums]`, from their counts `[..., examples, sums]`.
+
+    Every leading entry (a seed, a method) sees the same resamples, the same in every call for the same number
+    of examples: so differences stay paired.
+    """
+    examples = counts.shape[-2]
+    generator = np.random.default_rng(examples)
+    often = generator.multinomial(examples, np.full(examples, 1 / examples), size=SAMPLES)
+    return np.einsum("be,...es->b...s", often.astype(np.float64), counts)

@@ -43,9 +43,18 @@ class TextMetric(Metric):
                 self.count(prediction, target), dtype=torch.float64, device=self.sums.device
             )
 
+    def compute(self) -> Tensor:
+        """Give the score of all examples together."""
+        return self.score(self.sums)
+
     @abstractmethod
     def count(self, prediction: str, target: str) -> Sequence[float]:
         """Give what one example adds to each of the sums."""
+
+    @staticmethod
+    @abstractmethod
+    def score(sums: Tensor) -> Tensor:
+        """Give the score `[...]` of sums `[..., size]`; resampling examples needs no more than this."""
 
 
 class SpanF1(TextMetric):
@@ -63,9 +72,10 @@ class SpanF1(TextMetric):
         predicted, wanted = _entities(prediction), _entities(target)
         return (predicted & wanted).total(), predicted.total(), wanted.total()
 
-    def compute(self) -> Tensor:
+    @staticmethod
+    def score(sums: Tensor) -> Tensor:
         """Give the F1 of all examples together."""
-        right, predicted, wanted = self.sums
+        right, predicted, wanted = sums.unbind(-1)
         return 200 * right / (predicted + wanted).clamp(min=1)
 
 
@@ -79,9 +89,10 @@ class ExactMatch(TextMetric):
         """Give whether the two are equal, and 1 example."""
         return prediction == target, 1
 
-    def compute(self) -> Tensor:
+    @staticmethod
+    def score(sums: Tensor) -> Tensor:
         """Give the percentage over all examples."""
-        return 100 * self.sums[0] / self.sums[1]
+        return 100 * sums[..., 0] / sums[..., 1]
 
 
 class TokenF1(TextMetric):
@@ -99,9 +110,10 @@ class TokenF1(TextMetric):
         tokens = predicted.total() + wanted.total()
         return (2 * (predicted & wanted).total() / tokens if tokens else 0.0), 1
 
-    def compute(self) -> Tensor:
+    @staticmethod
+    def score(sums: Tensor) -> Tensor:
         """Give the mean over all examples."""
-        return 100 * self.sums[0] / self.sums[1]
+        return 100 * sums[..., 0] / sums[..., 1]
 
 
 class ChrF(TextMetric):
@@ -129,16 +141,17 @@ class ChrF(TextMetric):
             counts += [predicted.total() if wanted else 0, wanted.total(), (predicted & wanted).total()]
         return counts
 
-    def compute(self) -> Tensor:
+    @staticmethod
+    def score(sums: Tensor) -> Tensor:
         """Give the F-beta of the mean precision and the mean recall over the orders that occur."""
-        predicted, wanted, shared = self.sums.view(self.ORDER, 3).T
+        predicted, wanted, shared = sums.unflatten(-1, (ChrF.ORDER, 3)).unbind(-1)
         occurs = (predicted > 0) & (wanted > 0)
-        if not shared.any():
-            return torch.zeros_like(self.sums[0])
-        precision = (shared[occurs] / predicted[occurs]).mean()
-        recall = (shared[occurs] / wanted[occurs]).mean()
-        weight = self.BETA**2
-        return 100 * (1 + weight) * precision * recall / (weight * precision + recall)
+        orders = occurs.sum(-1).clamp(min=1)
+        precision = torch.where(occurs, shared / predicted, 0).sum(-1) / orders
+        recall = torch.where(occurs, shared / wanted, 0).sum(-1) / orders
+        weight = ChrF.BETA**2
+        score = 100 * (1 + weight) * precision * recall / (weight * precision + recall)
+        return torch.where(shared.any(-1), score, 0)
 
 
 METRICS: dict[str, type[TextMetric]] = {

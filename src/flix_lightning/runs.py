@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from flix_lightning.errors import UserError
 from flix_lightning.files import write_whole
 
+_PREDICTION = ("id", "prediction", "target")
+
 
 class RunBusy(UserError):  # noqa: N818 - a state of the run, not a fault
     """Another process is working on this run."""
@@ -52,7 +54,6 @@ class RunFolder:
         path: the folder.
         config: its resolved config, YAML.
         checkpoints: folder of adapter checkpoints.
-        predictions: folder of predictions, one JSONL a dataset.
         metrics: folder of the CSV logger, one sub-folder for each time the run was started.
         results: the rows of `flix_lightning.results`, written last.
     """
@@ -62,9 +63,12 @@ class RunFolder:
         self.path = Path(root) / f"{name}-{id}"
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
-        self.predictions = self.path / "predictions"
         self.metrics = self.path / "metrics"
         self.results = self.path / "results.jsonl"
+
+    def predictions(self, evaluation: str, task: str, language: str) -> Path:
+        """Where one dataset's predictions are kept; `evaluation` is as `validation-200` or `test-all`."""
+        return self.path / "predictions" / evaluation / task / f"{language}.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -96,12 +100,24 @@ class RunFolder:
             lock.release()
 
 
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or is none of predictions.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        return [{key: line[key] for key in _PREDICTION} for line in lines]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read predictions {path}: {error!r}; do the run again") from error
+
+
 def write_predictions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """Write one dataset's predictions as JSON lines of (id, prediction, target), whole or not at all.
 
     Raises:
         UserError: the file cannot be written; an earlier one is then untouched.
     """
-    keys = ("id", "prediction", "target")
-    lines = (json.dumps({key: row[key] for key in keys}, ensure_ascii=False) + "\n" for row in rows)
+    lines = (json.dumps({key: row[key] for key in _PREDICTION}, ensure_ascii=False) + "\n" for row in rows)
     write_whole(path, "".join(lines))

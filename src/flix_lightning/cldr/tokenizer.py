@@ -4,7 +4,7 @@ import json
 import random
 from itertools import islice
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from flix_lightning.cldr.corpus import pairs
@@ -24,7 +24,12 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     metaspace = {"replacement": "▁", "prepend_scheme": "always"}
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(**metaspace), pre_tokenizers.Digits(individual_digits=True)]
+        [
+            pre_tokenizers.Metaspace(**metaspace),
+            # Or `Kenya:` would be a token of its own that has nothing to do with the one of `Kenya,`.
+            pre_tokenizers.Split(Regex(r"[\p{P}&&[^\[\]]](?=\p{P}*$)"), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
     )
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(**metaspace)])
     trainer = trainers.BpeTrainer(
