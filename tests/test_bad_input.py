@@ -51,6 +51,7 @@ MISTAKES = {
     "batches": (["trainer.batch_size=10"], ["batch_size 10", "micro_batch_size 4"]),
     "no steps": (["trainer.max_steps=0"], ["trainer.max_steps is 0", "from 1"]),
     "half a step": (["evaluation.every=2.5"], ["evaluation.every is 2.5", "whole number"]),
+    "no yes or no": (["evaluation.test=maybe"], ["evaluation.test is 'maybe'", "true or false"]),
     "no validation": (["evaluation.validation_cap=0"], ["evaluation.validation_cap is 0", "from 1"]),
     "a seed that is no number": (["seed=x"], ["seed is 'x'", "whole number"]),
     "learning rate": (["optimizer.learning_rate=0"], ["optimizer.learning_rate is 0", "above 0"]),

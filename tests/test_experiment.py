@@ -5,8 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from functools import partial, wraps
 from itertools import chain, count, repeat
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -160,6 +162,22 @@ def test_selection(tiny, tmp_path, monkeypatch, selection, chosen):
     assert fact(folder, "seconds") == saved[4]["seconds"] > saved[3]["seconds"] > 0
 
 
+def test_a_search_sees_no_test_data(tiny, tmp_path, monkeypatch):
+    def forbidden(*args, **options):
+        raise AssertionError("test data was evaluated")
+
+    monkeypatch.setattr(FlixModule, "test_step", forbidden)
+    cfg = config([*tiny, "trainer.max_steps=2", "evaluation.test=false", f"output={tmp_path}"])
+    value = experiment.train(cfg)
+    folder = plan(cfg).folder.path
+    assert {row["split"] for row in rows(folder)} == {"train", "validation"}
+    assert [path.name for path in (folder / "predictions").iterdir()] == ["validation-2"]
+    validation = defaultdict(list)
+    for row in rows(folder, split="validation"):
+        validation[row["task"]].append(row["value"])
+    assert value == pytest.approx(fmean(map(fmean, validation.values())))
+
+
 # -- the hash
 
 DECIDES = {
@@ -184,6 +202,7 @@ DECIDES = {
     "optimizer.warmup_steps": 3,
     "evaluation.every": 3,
     "evaluation.validation_cap": 2,
+    "evaluation.test": False,
     "evaluation.test_cap": 2,
     "evaluation.selection": "average",
 }

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -52,9 +53,14 @@ def execute(run: Plan) -> float:
                     write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
                 with open_loggers(run.cfg.logger, run.tracked) as loggers, _interruptible(run):
                     _Execution(run, loggers).run()
-                return _selected_score(run)
+                return _validation(run)
     note_skipped(run.tracked)
-    return _selected_score(run)
+    return _validation(run)
+
+
+def _validation(run: Plan) -> float:
+    selected = results.selected_validation(results.read(run.folder.results), run.cfg.evaluation.selection)
+    return fmean(selected.values())
 
 
 @contextmanager
@@ -64,13 +70,6 @@ def _interruptible(run: Plan) -> Iterator[None]:
         yield
     except SystemExit as stop:
         raise SystemExit(f"{run.folder.path}: interrupted; call again to go on") from stop
-
-
-def _selected_score(run: Plan) -> float:
-    rows = results.read(run.folder.results)
-    chosen = {row.task: row.step for row in rows if row.split == "test" and row.active == "all"}
-    scores = [r.value for r in rows if r.split == "validation" and r.step == chosen.get(r.task)]
-    return sum(scores) / len(scores)
 
 
 class _Execution:
@@ -122,7 +121,8 @@ class _Execution:
         trainer = self._trainer()
         trainer.fit(self.module, self.data, ckpt_path=self._last(), weights_only=True)
         facts = self._facts(trainer.global_step)
-        self._test(trainer)
+        if self.cfg.evaluation.test:
+            self._test(trainer)
         if trainer.is_global_zero:
             validations = sorted(self.validations.glob("*.jsonl"))
             results.write(

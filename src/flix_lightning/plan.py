@@ -94,6 +94,8 @@ def _check_values(cfg: DictConfig) -> None:
         raise UserError(
             f"evaluation.selection is {cfg.evaluation.selection!r}; choices: {', '.join(SELECTIONS)}"
         )
+    if type(cfg.evaluation.test) is not bool:
+        raise UserError(f"evaluation.test is {cfg.evaluation.test!r}; true or false is needed")
     for key in _ABOVE_0:
         value = OmegaConf.select(cfg, key)
         valid = type(value) in (int, float) and 0 < value < math.inf

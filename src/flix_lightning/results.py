@@ -2,9 +2,11 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from statistics import fmean
 
 from flix_lightning.errors import UserError
 from flix_lightning.files import write_whole
@@ -78,6 +80,24 @@ class Row:
     def _require(self, name: str, valid: object, expected: str) -> None:
         if not valid:
             raise UserError(f"results row: {name} is {getattr(self, name)!r}, expected {expected}")
+
+
+def selected_validation(rows: Iterable[Row], selection: str) -> dict[str, float]:
+    """Task -> its validation score, a macro average over languages, at the selected step.
+
+    Args:
+        rows: one run's.
+        selection: "task" (each task at the step where it is best, as in the paper) or "average" (all at the
+            step where their average is best).
+    """
+    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.split == "validation":
+            found[row.step][row.task].append(row.value)
+    steps = [{task: fmean(values) for task, values in tasks.items()} for tasks in found.values()]
+    if selection == "average":
+        return max(steps, key=lambda tasks: fmean(tasks.values()))
+    return {task: max(tasks[task] for tasks in steps) for task in steps[0]}
 
 
 _FIELDS = {field.name for field in fields(Row)}
