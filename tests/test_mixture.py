@@ -287,6 +287,7 @@ def test_holdout_mixture_is_appendix_b4(tmp_path):
         ("joint", "qa_cross_lang", "unseen_combination", "44"),
         ("joint", "qa_cross_lang", "unseen_language", "50"),
         ("semantic_parsing_holdout", "semantic_parsing", "unseen_combination", "47"),
+        ("multilingual_qa_in_lang", "qa_in_lang", "seen", "13"),
     ],
 )
 def test_evaluated_languages_are_the_rows_of_the_papers_tables(tmp_path, name, task, seen, table):
@@ -295,6 +296,21 @@ def test_evaluated_languages_are_the_rows_of_the_papers_tables(tmp_path, name, t
     rows = json.loads(PAPER_TABLES.read_text(encoding="utf-8"))[table]["rows"]
     expected = {row.lower().replace("-", "_") for row in rows if row != "Average"}
     assert tagged(shipped(name, tmp_path), seen, task) == expected
+
+
+def test_smaller_joint_mixtures_are_the_joint_one_on_some_of_its_languages(tmp_path):
+    joint, smaller = shipped("joint", tmp_path), set()
+    for size in (5, 10, 20):
+        mixture = shipped(f"joint_{size}", tmp_path)
+        languages = {one.language for one in mixture.train}
+        assert len(languages) == size
+        assert smaller < languages
+        assert named(mixture.train) == [one for one in named(joint.train) if one[1] in languages]
+        # At every size each task is there, and what is trained is evaluated: but translation, as ever.
+        assert set(mixture.report) == {task for task, _ in named(mixture.evaluate)} == set(joint.report)
+        trained = {one for one in named(mixture.train) if one[0] != "translation"}
+        assert set(named(mixture.evaluate)) == trained
+        smaller = languages
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)

@@ -37,7 +37,7 @@ MAX_INPUT, MAX_TARGET = 96, 64  # tokens
 NOISE, SPAN = 0.3, 3  # share of the tokens hidden from denoised text; mean length of what is hidden together
 WARMUP, DECAY = 0.02, 0.3  # shares of the steps
 LEARNING_RATE, EMBEDDING_LEARNING_RATE, POSITION_LEARNING_RATE = 3e-3, 1e-2, 3e-2
-POSITION_BIAS = 8.0  # in nats, of a head that starts out looking at a neighbour or at its own place
+POSITION_BIAS = 8.0  # in nats, of a head that starts out looking at, or away from, certain places
 SAVE_EVERY = 250  # steps
 
 
@@ -100,21 +100,37 @@ class Batches(IterableDataset):
 
 
 @torch.no_grad()
-def start_positions(model: T5ForConditionalGeneration) -> None:
-    """Start three heads of the encoder and two of the decoder as looking at a fixed neighbour.
+def start_attention(model: T5ForConditionalGeneration) -> None:
+    """Start some heads with what copying and looking up are made of, which plain T5 takes long to come upon.
 
-    Copying needs such heads, and T5 starts with none: its position biases begin flat and learn slowly. In
-    150 steps of copying names alone, a model with them came to 89 % of the tokens, one without to 48 %.
+    Encoder: heads that look at the token before, the next and their own, at the seven before and the seven
+    after, and two that look at other places with the same token (queries and keys start alike).
+    Decoder: heads that look at the token before and their own, and cross-attention that passes on what it
+    looks at as it is (values and outputs start as each other's inverse).
+
+    Picking one of four values by its key, 600 possible tokens: 98 % right after 100 steps of 64 examples
+    (AdamW, 1e-3); at chance after 400 without the heads for windows and for same tokens.
     """
     encoder, decoder = (
         stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight
         for stack in (model.encoder, model.decoder)
     )
-    ahead = encoder.shape[0] // 2  # the encoder's second half of buckets is for what comes after
-    for head, bucket in enumerate((1, ahead + 1, 0)):
-        encoder[bucket, head] += POSITION_BIAS
+    after = encoder.shape[0] // 2  # the second half of the encoder's buckets is for what comes after
+    for head, buckets in enumerate((1, after + 1, 0, slice(1, 8), slice(after + 1, after + 8))):
+        encoder[buckets, head] += POSITION_BIAS
     for head, bucket in enumerate((1, 0)):
         decoder[bucket, head] += POSITION_BIAS
+    width = model.config.d_kv
+    for head in (5, 6):
+        encoder[0, head] -= POSITION_BIAS  # the same token elsewhere, not here
+        for block in model.encoder.block:
+            attention = block.layer[0].SelfAttention
+            rows = slice(head * width, (head + 1) * width)
+            attention.q.weight[rows] = attention.k.weight[rows]
+    for block in model.decoder.block:
+        attention = block.layer[1].EncDecAttention
+        nn.init.orthogonal_(attention.v.weight)
+        attention.o.weight.copy_(attention.v.weight.T)
 
 
 def _optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -162,7 +178,7 @@ def pretrain(out: Path, steps: int, seed: int) -> None:
         **ARCHITECTURE,
     )
     model = T5ForConditionalGeneration(config)
-    start_positions(model)
+    start_attention(model)
     optimizers = _optimizers(model)
     schedulers = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))

@@ -114,14 +114,16 @@ def ner(language: str, rng: random.Random, part: str) -> dict[str, object]:
     return {"text": text, "spans": spans, "target": target}
 
 
-def _question(asked: Locality, told: Locality, rng: random.Random, part: str) -> dict[str, str]:
+def _question(
+    asked: Locality, told: Locality, rng: random.Random, part: str, candidates: int
+) -> dict[str, str]:
     """Who, when: a question that `asked` writes about records that `told` writes."""
     common = sorted(set(asked.territories) & set(told.territories))
 
     def records(r: random.Random) -> tuple[tuple[str, date], ...]:
-        codes = r.sample(common, RECORDS)
-        years = r.sample(range(1900, 2050), RECORDS)
-        months = r.sample(range(1, 13), RECORDS)
+        codes = r.sample(common, candidates)
+        years = r.sample(range(1900, 2050), candidates)
+        months = r.sample(range(1, 13), candidates)
         return tuple((code, date(y, m, 1)) for code, y, m in zip(codes, years, months, strict=True))
 
     facts = draw(records, rng, part)
@@ -137,14 +139,14 @@ def _question(asked: Locality, told: Locality, rng: random.Random, part: str) ->
     return {"question": question, "title": "", "context": context, "target": target}
 
 
-def qa_in_lang(language: str, rng: random.Random, part: str) -> dict[str, str]:
+def qa_in_lang(language: str, rng: random.Random, part: str, candidates: int = RECORDS) -> dict[str, str]:
     """A question about records in the same language -> a span of them."""
-    return _question(locality(language), locality(language), rng, part)
+    return _question(locality(language), locality(language), rng, part, candidates)
 
 
-def qa_cross_lang(language: str, rng: random.Random, part: str) -> dict[str, str]:
+def qa_cross_lang(language: str, rng: random.Random, part: str, candidates: int = RECORDS) -> dict[str, str]:
     """A question in the language about English records -> an English span."""
-    return _question(locality(language), locality("en"), rng, part)
+    return _question(locality(language), locality("en"), rng, part, candidates)
 
 
 MAKERS = {

@@ -26,7 +26,8 @@ class ScoreColumn:
         seen: what its languages are to the training mixture.
         mixture: what its runs were trained on.
         group: the heading above it, as in the paper, or none.
-        appendix: the paper's tables of its languages, one a method in the order of `METHODS`, or none.
+        appendix: the paper's tables of its languages, one a method in the paper's order, or none.
+        languages: those that count; None is all.
     """
 
     head: str
@@ -35,6 +36,7 @@ class ScoreColumn:
     mixture: str
     group: str = ""
     appendix: tuple[int, ...] = ()
+    languages: frozenset[str] | None = None
 
 
 class Scores:
@@ -70,7 +72,9 @@ class Scores:
 
     def rows(self, column: ScoreColumn, method: str, seed: int, active: str = "all") -> dict[str, Row]:
         """One run's rows of the column, by language; empty where there are none."""
-        return self._rows.get((column.mixture, column.task, column.seen, method, seed, active), {})
+        found = self._rows.get((column.mixture, column.task, column.seen, method, seed, active), {})
+        counted = column.languages
+        return {one: row for one, row in found.items() if counted is None or one in counted}
 
     def counts(self, row: Row) -> NDArray[np.float64]:
         """What each example of a test row adds to the sums of its metric, `[examples, sums]`."""
@@ -86,8 +90,8 @@ class Scores:
     def languages(self, column: ScoreColumn) -> list[str]:
         """Every language that some run was scored on in that column, sorted."""
         dataset = (column.mixture, column.task, column.seen)
-        found = [rows for key, rows in self._rows.items() if key[:3] == dataset]
-        return sorted({language for rows in found for language in rows})
+        found = {one for key, rows in self._rows.items() if key[:3] == dataset for one in rows}
+        return sorted(found if column.languages is None else found & column.languages)
 
     def by_seed(self, column: ScoreColumn, method: str, active: str = "all") -> dict[int, float]:
         """The macro average over languages of each seed that has all of them."""
@@ -118,3 +122,8 @@ def mean(values: Collection[float]) -> str:
         return DASH
     spread = f" ±{t_half_width(values):.1f}" if len(values) > 1 else ""
     return f"{fmean(values):.1f}{spread}"
+
+
+def missing_runs(names: Sequence[str]) -> tuple[str, ...]:
+    """The warning of a table that lacks runs."""
+    return (f"Missing runs, so this table is not complete: {', '.join(names)}",) if names else ()

@@ -10,7 +10,7 @@ from flix_lightning.finished import Finished
 from flix_lightning.render import Report, Section, Table
 from flix_lightning.tables import differences
 from flix_lightning.tables.printed import Footnotes, printed_cell
-from flix_lightning.tables.scores import DASH, ScoreColumn, Scores, mean
+from flix_lightning.tables.scores import DASH, ScoreColumn, Scores, mean, missing_runs
 
 METHODS = ("Compute-matched", "Param-matched", "FLix")
 JOINT, HOLDOUT = "joint", "semantic_parsing_holdout"
@@ -114,7 +114,7 @@ def _check(runs: Sequence[Finished]) -> None:
 
 def _warnings(scores: Scores, missing: Sequence[str]) -> tuple[str, ...]:
     """What keeps a cell from being what its column says."""
-    warnings = [f"Missing runs, so this table is not complete: {', '.join(missing)}"] if missing else []
+    warnings = list(missing_runs(missing))
     for method in METHODS:
         for seed in scores.seeds:
             absent = []

@@ -1,0 +1,53 @@
+"""Table 3: the effect of feature dropout on in-language QA."""
+
+from collections.abc import Sequence
+
+from flix_lightning import paper, render
+from flix_lightning.finished import Finished
+from flix_lightning.render import Report, Section, Table
+from flix_lightning.tables.printed import Footnotes, printed_cell
+from flix_lightning.tables.scores import DASH, ScoreColumn, Scores, mean, missing_runs
+
+COLUMN = ScoreColumn("QA InLang", "qa_in_lang", "seen", "multilingual_qa_in_lang")
+SPLITS = ("validation", "test")
+
+
+def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+    """The paper's Table 3 from our runs of any dropouts, beside the paper's own, the highest first.
+
+    Args:
+        runs: FLix on the multilingual in-language QA mixture; one run for each dropout and seed.
+        missing: names of the table's runs that are not there; the table is made without them and says so.
+
+    Raises:
+        UserError: runs that contradict each other (see `Scores`).
+    """
+    theirs, footnotes = paper.table(3), Footnotes()
+    found: dict[float, list[Finished]] = {}
+    for run in runs:
+        found.setdefault(float(run.settings["flix"]["dropout"]), []).append(run)
+    rates = {float(row.removeprefix("p=")) for row in theirs.rows} | set(found)
+    lines, seeds = [], set()
+    for rate in sorted(rates, reverse=True):
+        cells = []
+        for split in SPLITS:
+            scores = Scores([COLUMN], found.get(rate, ()), split)
+            seeds |= set(scores.seeds)
+            cells.append(mean(scores.by_seed(COLUMN, "FLix").values()))
+        share = {row.value for run in found.get(rate, ()) for row in run.rows if row.metric == _SHARE}
+        cells.append(f"{max(share):.0%}" if share else DASH)
+        cells += [printed_cell(theirs, f"p={rate}", split.title(), footnotes) for split in SPLITS]
+        lines.append((f"p = {rate:g}", *cells))
+    heads = [render.Column(""), *(render.Column(split.title()) for split in SPLITS)]
+    heads.append(render.Column("Examples without an active feature"))
+    heads += [render.Column(split.title(), "The paper's own") for split in SPLITS]
+    explained = (
+        "Token F1 on 0-100, macro averages over languages; seeds: "
+        f"{', '.join(map(str, sorted(seeds))) or 'none'}; mean ± half of the 95 % t-interval over seeds.",
+    )
+    title = "Table 3: effects of feature dropout on in-language QA"
+    results = Table(title, tuple(heads), (Section("", tuple(lines)),), (*explained, *footnotes.lines))
+    return Report((results,), missing_runs(missing))
+
+
+_SHARE = "share_without_features"
