@@ -73,6 +73,10 @@ TRAINED = {
     "FLix": "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
     "the other mixture": "model/hf flix/compute_matched data/cldr mixture/semantic_parsing_holdout",
     "a folder": "flix/param_matched data/folder",
+    "one task": "data/cldr mixture/multilingual_qa_in_lang",
+    "5 languages": "data/cldr mixture/joint_5",
+    "10 languages": "data/cldr mixture/joint_10",
+    "20 languages": "data/cldr mixture/joint_20",
 }
 
 
