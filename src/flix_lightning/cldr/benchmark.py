@@ -8,13 +8,19 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 
+import babel
+
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, lack, locality
 from flix_lightning.cldr.tasks import MAKERS
 from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.data.layout import Layout
 from flix_lightning.errors import UserError
 
-VERSION = "v0"
+VERSION = "v1"
+
+#: What VERSION came to when it was frozen, at these sizes and seed, written with this release of Babel.
+FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 50}, 0
+FROZEN_SHA256, FROZEN_BABEL = "", "2.18.0"
 
 #: The paper's Appendix B, for each task every language that any of its mixtures trains or evaluates.
 APPENDIX_B = {
@@ -85,7 +91,7 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     later one would take for the benchmark.
 
     Raises:
-        UserError: a size that is no whole number from 1.
+        UserError: a size that is no whole number from 1, or what was frozen comes out otherwise.
     """
     sizes = {"train": train, "validation": validation, "test": test}
     for split, size in sizes.items():
@@ -93,7 +99,8 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
             raise UserError(
                 f"data.root.{split}={size}: examples a dataset, a whole number from 1, are needed"
             )
-    key = sha256(json.dumps([VERSION, sizes, seed, PARTITIONS]).encode()).hexdigest()[:8]
+    made_of = [VERSION, sizes, seed, PARTITIONS, babel.__version__]
+    key = sha256(json.dumps(made_of).encode()).hexdigest()[:8]
     folder = Path(root) / f"cldr-{VERSION}-{key}"
     if folder.exists():
         return folder
@@ -101,6 +108,8 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         write(building, sizes, seed)
+        if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED):
+            _check_frozen(building)
         os.chmod(building, 0o755)
         try:
             building.rename(folder)
@@ -110,3 +119,12 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def _check_frozen(folder: Path) -> None:
+    found = Layout(folder).fingerprint(sorted(folder.rglob("*.jsonl")))
+    if found != FROZEN_SHA256:
+        raise UserError(
+            f"the benchmark cldr {VERSION} comes out with SHA-256 {found[:12]}…, but was frozen with "
+            f"{FROZEN_SHA256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
+        )

@@ -158,6 +158,12 @@ def _optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     ]
 
 
+def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean over examples of each one's mean over tokens, or long lists would drown short answers."""
+    tokens = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+    return (tokens.view_as(labels).sum(1) / (labels != -100).sum(1)).mean()
+
+
 def _rate(step: int, steps: int) -> float:
     """Learning rate at `step` as a share of the highest: up, level, down to zero."""
     return min(1.0, (step + 1) / (WARMUP * steps), (steps - step) / (DECAY * steps))
@@ -206,7 +212,7 @@ def pretrain(out: Path, steps: int, seed: int) -> None:
         mean = None
         for step, batch in enumerate(batches, start + 1):
             with torch.autocast("cpu", torch.bfloat16):
-                loss = model(**batch).loss
+                loss = _loss(model(**batch).logits, batch["labels"])
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for part in (*optimizers, *schedulers):
