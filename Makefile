@@ -10,7 +10,7 @@ comma := ,
 seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-table1
+.PHONY: help setup test lint reproduce-table1 reproduce-table3 languages search
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,3 +48,13 @@ endef
 
 reproduce-table1: setup ## train all of Table 1 on the built-in benchmark and print it
 	$(call sweep,+sweeps=table1 seed=$(seeds) $(ARGS))
+
+reproduce-table3: setup ## train all of Table 3 (feature dropout) on the built-in benchmark and print it
+	$(call sweep,+sweeps=table3 seed=$(seeds) $(ARGS))
+
+languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
+	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))
+
+search: setup ## the search that learning rates and dropout come from, on validation data
+	$(call sweep,+sweeps=search_lora $(ARGS))
+	$(call sweep,+sweeps=search_flix $(ARGS))

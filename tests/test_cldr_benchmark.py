@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import pickle
@@ -215,6 +216,34 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         ensure(str(tmp_path), 1, 1, 1, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_frozen_comes_out_again(tmp_path):
+    shipped = yaml.safe_load((MIXTURES.parent / "data/cldr.yaml").read_text("utf-8"))["root"]
+    sizes = {split: shipped[split] for split in SIZES}
+    assert (sizes, shipped["seed"]) == (benchmark.FROZEN_SIZES, benchmark.FROZEN_SEED)
+    folder = ensure(str(tmp_path), **sizes, seed=shipped["seed"])
+    # Over each file's place and content, as `sha256sum` has them.
+    files = sorted(folder.rglob("*.jsonl"))
+    said = "".join(
+        f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files
+    )
+    assert hashlib.sha256(said.encode()).hexdigest() == benchmark.FROZEN_SHA256
+
+
+def test_other_content_than_was_frozen_is_refused(tmp_path, monkeypatch):
+    small = {"train": 1, "validation": 1, "test": 1}
+    monkeypatch.setattr(benchmark, "FROZEN_SIZES", small)
+    with pytest.raises(UserError, match=r"SHA-256 \w{12}….*Babel .* 2\.18\.0 is needed"):
+        ensure(str(tmp_path), **small, seed=benchmark.FROZEN_SEED)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_release_of_babel_writes_a_folder_of_its_own(tmp_path, monkeypatch):
+    small = {"train": 1, "validation": 1, "test": 1, "seed": 0}
+    first = ensure(str(tmp_path), **small)
+    monkeypatch.setattr(benchmark.babel, "__version__", "2.99")
+    assert ensure(str(tmp_path), **small) != first
 
 
 @pytest.mark.parametrize("changed", ["seed", "train"])

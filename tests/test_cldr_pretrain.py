@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from flix_lightning import models
 from flix_lightning.cldr import pretrain, tokenizer
@@ -15,8 +15,8 @@ from flix_lightning.tasks import TASKS
 
 TINY = {
     "d_model": 16,
-    "d_kv": 8,
-    "num_heads": 4,
+    "d_kv": 2,
+    "num_heads": 8,
     "d_ff": 24,
     "num_layers": 1,
     "num_decoder_layers": 1,
@@ -78,6 +78,14 @@ def test_each_digit_is_a_token(trained):
     assert [token.strip("▁") for token in digits] == list("19841205")
     words = [trained.convert_ids_to_tokens(one) for one in range(len(trained)) if one >= BYTES + 30]
     assert not [word for word in words if sum(char.isdigit() for char in word) > 1]
+
+
+def test_a_name_is_the_same_tokens_before_any_punctuation(trained):
+    alone = trained("Guinea-Bissau", add_special_tokens=False).input_ids
+    for behind in (",", ":", ";", "?", "?;", "።"):
+        assert trained(f"Guinea-Bissau{behind}", add_special_tokens=False).input_ids[: len(alone)] == alone
+    # A bracket opens or closes a slot, and is part of what it opens.
+    assert "▁[SL:AMOUNT" in trained.tokenize("[IN:MONEY [SL:AMOUNT 5 ] ]")
 
 
 def test_a_text_ends_and_specials_are_left_out(trained):
@@ -161,6 +169,51 @@ def test_batches_are_padded_and_end(trained, tiny):
 
 
 # Training
+
+
+@pytest.fixture(scope="module")
+def started():
+    torch.manual_seed(0)
+    architecture = pretrain.ARCHITECTURE | {"vocab_size": 50, "decoder_start_token_id": 0}
+    model = T5ForConditionalGeneration(T5Config(**architecture, attn_implementation="eager")).eval()
+    pretrain.start_attention(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("head", "seen"), [(0, [9]), (1, [11]), (2, [10]), (3, range(3, 10)), (4, range(11, 18))]
+)
+def test_heads_start_out_looking_nearby(started, head, seen):
+    found = started.encoder(torch.arange(20)[None], output_attentions=True).attentions
+    assert found[0][0, head, 10, list(seen)].sum() > 0.95
+
+
+@pytest.mark.parametrize("head", [5, 6])
+def test_heads_start_out_looking_at_the_same_token_elsewhere(started, head):
+    tokens = torch.arange(20)
+    tokens[15] = tokens[4]
+    first, *_ = started.encoder(tokens[None], output_attentions=True).attentions
+    assert first[0, head, 4, 15] > 0.9
+    assert first[0, head, 15, 4] > 0.9
+
+
+def test_cross_attention_starts_out_passing_on_what_it_sees(started):
+    for block in started.decoder.block:
+        attention = block.layer[1].EncDecAttention
+        torch.testing.assert_close(attention.o.weight @ attention.v.weight, torch.eye(256), atol=1e-5, rtol=0)
+
+
+def test_the_loss_weighs_examples_alike():
+    torch.manual_seed(0)
+    logits, labels = (
+        torch.randn(3, 4, 7),
+        torch.tensor([[1, -100, -100, -100], [2, 3, 4, 5], [6, 0, -100, -100]]),
+    )
+    each = []
+    for example, wanted in zip(logits.double(), labels, strict=True):
+        chances = [example[place].softmax(0)[token] for place, token in enumerate(wanted) if token >= 0]
+        each.append(-sum(torch.log(chance) for chance in chances) / len(chances))
+    torch.testing.assert_close(pretrain._loss(logits, labels).double(), sum(each) / 3, rtol=1e-6, atol=1e-6)
 
 
 def run(out, saved, monkeypatch, steps=4):
