@@ -27,6 +27,12 @@ MISTAKES = {
     ),
     "key of a mixture": (["+mixture.trian=[]"], ["mixture.trian", "'train'"]),
     "no root": (["data.root=???"], ["data.root has no value", "data.root=VALUE"]),
+    "a benchmark of no examples": (
+        [
+            "data.root={_target_:flix_lightning.cldr.benchmark.ensure,root:x,train:0,validation:1,test:1,seed:0}"
+        ],
+        ["error: data.root.train=0", "whole number from 1"],
+    ),
     "root that is not there": (["data.root=nowhere"], ["nowhere", "data.root is a folder"]),
     # method
     "rank below 0": (["flix.ranks.task=-1"], ["ranks.task", "-1", ">= 0"]),

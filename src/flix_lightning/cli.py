@@ -83,7 +83,8 @@ def say(error: Exception) -> None:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    cause = error.__cause__ if isinstance(error.__cause__, UserError) else error  # not "error in call to …"
+    text = " ".join(str(cause).split())
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value; give {error.full_key}=VALUE"
     if misspelt := re.match(r"Could not override '([^']+)'", text):  # Hydra would have it added with a +

@@ -16,11 +16,11 @@ from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.data.layout import Layout
 from flix_lightning.errors import UserError
 
-VERSION = "v1"
+VERSION = "v0"
 
 #: What VERSION came to when it was frozen, at these sizes and seed, written with this release of Babel.
 FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 50}, 0
-FROZEN_SHA256 = "c7e4a12d83ca816fc4c037ade49bc42aaa78e448395fcfbf26f163919d4d13a3"
+FROZEN_SHA256 = "9716b76aee6a69d98050c79b1c7284fbe06485ded866304d84d144a97045c0c8"
 FROZEN_BABEL = "2.18.0"
 
 #: The paper's Appendix B, for each task every language that any of its mixtures trains or evaluates.

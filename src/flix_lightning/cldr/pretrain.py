@@ -36,6 +36,7 @@ POOL = 16  # steps whose examples are sorted by length together
 MAX_INPUT, MAX_TARGET = 96, 64  # tokens
 NOISE, SPAN = 0.3, 3  # share of the tokens hidden from denoised text; mean length of what is hidden together
 WARMUP, DECAY = 0.02, 0.3  # shares of the steps
+# Three times as high, what a task teaches drowns in the noise of the others.
 LEARNING_RATE, EMBEDDING_LEARNING_RATE, POSITION_LEARNING_RATE = 1e-3, 3e-3, 1e-2
 POSITION_BIAS = 8.0  # in nats, of a head that starts out looking at, or away from, certain places
 SAVE_EVERY = 250  # steps
