@@ -222,6 +222,7 @@ LEAVES = {
     "trainer.micro_batch_size": 8,
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
+    "flix.learning_rate": 0.5,  # where optimizer.learning_rate says another
     "optimizer.learning_rate": 0.02,
 }
 
@@ -253,6 +254,13 @@ def test_every_setting_is_known_to_decide_or_not(cfg):
     settings = {key for key in leaves(OmegaConf.to_container(cfg)) if not key.startswith("logger.")}
     listed = [*DECIDES, *LEAVES, "data.root", "model.pretrained", "model.revision", "mixture.ranks"]
     assert {key for key in settings if not any(f"{key}.".startswith(f"{one}.") for one in listed)} == set()
+
+
+@pytest.mark.parametrize("method", ["flix", "compute_matched", "param_matched"])
+def test_the_learning_rate_is_the_methods_own_unless_said(method):
+    own = config([f"flix={method}"])
+    assert own.optimizer.learning_rate == own.flix.learning_rate > 0
+    assert config([f"flix={method}", "flix.learning_rate=0.5"]).optimizer.learning_rate == 0.5
 
 
 def leaves(node, prefix=""):
