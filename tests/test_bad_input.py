@@ -210,3 +210,11 @@ def test_a_multirun_on_several_devices(earlier, tiny):
 @pytest.mark.parametrize("override", ["flix.dropout=2", "flix.dropuot=0.2"])
 def test_a_mistake_in_a_report(earlier, tiny, override):
     assert "dropout" in refused(earlier, *tiny, override, script="report.py")
+
+
+def test_a_broken_result_is_named_by_its_line(tiny, tmp_path):
+    run = do([*tiny, "trainer.max_steps=1"], tmp_path / "outputs")
+    results = run / "results.jsonl"
+    results.write_text(results.read_text().replace('"n": ', '"n": -', 1))
+    line = refused((tmp_path, {results: results.read_bytes()}), *tiny, "trainer.max_steps=1")
+    assert "results.jsonl:1: results row: n is -" in line

@@ -18,7 +18,7 @@ import hydra  # noqa: E402
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
-from hydra.errors import HydraException  # noqa: E402
+from hydra.errors import HydraException, InstantiationException  # noqa: E402
 from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException  # noqa: E402
@@ -83,8 +83,9 @@ def say(error: Exception) -> None:
 
 
 def _line(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, UserError) else error  # not "error in call to …"
-    text = " ".join(str(cause).split())
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
+        error = error.__cause__  # what the called function itself had to say
+    text = " ".join(str(error).split())
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value; give {error.full_key}=VALUE"
     if misspelt := re.match(r"Could not override '([^']+)'", text):  # Hydra would have it added with a +
