@@ -55,6 +55,6 @@ reproduce-table3: setup ## train all of Table 3 (feature dropout) on the built-i
 languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))
 
-search: setup ## the search that learning rates and dropout come from, on validation data
+search: setup ## search learning rates and dropouts, on validation data
 	$(call sweep,+sweeps=search_lora $(ARGS))
 	$(call sweep,+sweeps=search_flix $(ARGS))

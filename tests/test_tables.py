@@ -10,6 +10,7 @@ import torch
 from matplotlib.image import imread
 from rich.console import Console
 
+from examples import alike
 from flix_lightning import render
 from flix_lightning.errors import UserError
 from flix_lightning.finished import Finished
@@ -104,11 +105,6 @@ def runs(seeds=(0,), without=()):
                     value=9.0,
                 )
     return rows
-
-
-def alike(row):
-    """Examples that all have the row's own score, so that resampling them changes nothing."""
-    return np.array([[row.value / 100, 1.0]] * row.n)
 
 
 def finished(rows, counts=alike):

@@ -3,17 +3,12 @@
 from math import sqrt
 from statistics import fmean, stdev
 
-import numpy as np
 import pytest
 
+from examples import alike
 from flix_lightning.finished import Finished
 from flix_lightning.results import Row
 from flix_lightning.tables import dropout, languages, search
-
-
-def alike(row):
-    """Examples that all have the row's own score, so that resampling them changes nothing."""
-    return np.array([[row.value / 100, 1.0]] * row.n)
 
 
 def run(settings, scores, *, share=0.0):

@@ -1,6 +1,7 @@
 """95 % intervals: Student's t over seeds, and a bootstrap over languages and their examples."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from statistics import stdev
 
 import numpy as np
@@ -44,7 +45,12 @@ def resampled_sums(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     Every leading entry (a seed, a method) sees the same resamples, the same in every call for the same number
     of examples: so differences stay paired.
     """
-    examples = counts.shape[-2]
+    return np.einsum("be,...es->b...s", _how_often(counts.shape[-2]), counts)
+
+
+@cache
+def _how_often(examples: int) -> NDArray[np.float64]:
+    """How often each example is in each resample, `[SAMPLES, examples]`."""
     generator = np.random.default_rng(examples)
-    often = generator.multinomial(examples, np.full(examples, 1 / examples), size=SAMPLES)
-    return np.einsum("be,...es->b...s", often.astype(np.float64), counts)
+    drawn = generator.multinomial(examples, np.full(examples, 1 / examples), size=SAMPLES)
+    return drawn.astype(np.float64)

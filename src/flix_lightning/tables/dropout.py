@@ -34,7 +34,12 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
             scores = Scores([COLUMN], found.get(rate, ()), split)
             seeds |= set(scores.seeds)
             cells.append(mean(scores.by_seed(COLUMN, "FLix").values()))
-        share = {row.value for run in found.get(rate, ()) for row in run.rows if row.metric == _SHARE}
+        share = {
+            row.value
+            for run in found.get(rate, ())
+            for row in run.rows
+            if row.metric == "share_without_features"
+        }
         cells.append(f"{max(share):.0%}" if share else DASH)
         cells += [printed_cell(theirs, f"p={rate}", split.title(), footnotes) for split in SPLITS]
         lines.append((f"p = {rate:g}", *cells))
@@ -48,6 +53,3 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     title = "Table 3: effects of feature dropout on in-language QA"
     results = Table(title, tuple(heads), (Section("", tuple(lines)),), (*explained, *footnotes.lines))
     return Report((results,), missing_runs(missing))
-
-
-_SHARE = "share_without_features"

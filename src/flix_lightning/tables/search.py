@@ -1,4 +1,4 @@
-"""A search: every trial's validation scores, the best of each method marked."""
+"""A search: every trial's validation scores, the best of each method first."""
 
 from collections.abc import Sequence
 from statistics import fmean
