@@ -1,7 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import os
-from contextlib import suppress
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flix_lightning.errors import UserError
@@ -29,3 +32,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
             temporary.unlink()
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; what stood there is untouched") from error
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which becomes `folder` when the block ends, and is gone when it raises.
+
+    Two processes may do the same at once, and a killed one leaves nothing that stands at `folder`: what they
+    put there must be the same, as the first one's is kept.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # mkdtemp's are for their owner alone
+        draft.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

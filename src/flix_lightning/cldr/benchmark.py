@@ -1,10 +1,7 @@
 """The benchmark's files: which datasets there are, how large, written in XTREME-UP's layout."""
 
 import json
-import os
 import random
-import shutil
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from flix_lightning.cldr.tasks import MAKERS
 from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.data.layout import Layout
 from flix_lightning.errors import UserError
+from flix_lightning.files import whole_folder
 
 VERSION = "v0"
 
@@ -105,20 +103,10 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     folder = Path(root) / f"cldr-{VERSION}-{key}"
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write(building, sizes, seed)
+    with whole_folder(folder) as draft:
+        write(draft, sizes, seed)
         if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED):
-            _check_frozen(building)
-        os.chmod(building, 0o755)
-        try:
-            building.rename(folder)
-        except OSError:
-            if not folder.exists():  # otherwise another process was first, with the same files
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            _check_frozen(draft)
     return folder
 
 

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from flix_lightning.data import mixture as mixtures
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.data.mixture import Dataset, Mixture
 from flix_lightning.errors import UserError
+from flix_lightning.files import whole_folder
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +105,9 @@ def tokenized(
     members = mixture.datasets(split)
     folder = Path(cache_dir) / f"{split}-{_address(layout, members, split, tokenization, cap)}"
     if not folder.is_dir():
-        _write(_table(layout, members, split, tokenization, cap), folder)
+        table = _table(layout, members, split, tokenization, cap)
+        with whole_folder(folder) as draft:
+            table.save_to_disk(str(draft))
     table = datasets.load_from_disk(str(folder))
     for column, limit in (
         ("input_cut", tokenization.max_input_length),
@@ -159,20 +160,6 @@ def _capped(examples: list[Example], cap: int | None) -> list[Example]:
     lowest = sorted(examples, key=lambda example: hashlib.blake2b(example.id.encode()).digest())[:cap]
     kept = {example.id for example in lowest}
     return [example for example in examples if example.id in kept]
-
-
-def _write(table: datasets.Dataset, folder: Path) -> None:
-    """Put the table in place whole or not at all; another process may do the same at the same time."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-    try:
-        table.save_to_disk(str(draft))
-        os.rename(draft, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was first, and its table is the same
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _address(
