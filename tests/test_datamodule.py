@@ -1,5 +1,6 @@
 import logging
 import tarfile
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import ByT5Tokenizer
 
+from flix_lightning.data import tokenized
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
@@ -220,27 +222,57 @@ def test_changed_data_is_tokenised_again(folder):
 
 def test_two_writers_and_an_interrupted_one_leave_one_whole_table(folder, monkeypatch):
     data, other = module(folder), module(folder)
+    written = tokenized._rows
 
-    def raced(table, folder):
+    def raced(*arguments):
+        monkeypatch.setattr(tokenized, "_rows", written)
         other.table("train")  # another process is done first
-        return written(table, folder)
+        return written(*arguments)
 
-    from flix_lightning.data import tokenized
-
-    written = tokenized._write
-    with monkeypatch.context() as patch:
-        patch.setattr(tokenized, "_write", lambda table, folder: (patch.undo(), raced(table, folder)))
-        assert data.table("train").to_dict() == other.table("train").to_dict()
+    monkeypatch.setattr(tokenized, "_rows", raced)
+    assert data.table("train").to_dict() == other.table("train").to_dict()
     assert len(tables_in(folder)) == 1
 
-    def broken(self, path):
-        (Path(path) / "half").write_text("")
+    def broken(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datasets.Dataset.save_to_disk", broken)
+    monkeypatch.setattr(tokenized, "_rows", broken)
     with pytest.raises(OSError, match="No space left"):
         data.table("test")
     assert len(tables_in(folder)) == 1
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """But for 8 bytes a line."""
+    peaks = []
+    for lines in (800, 2_400):
+        folder = tmp_path / str(lines)
+        write_dataset(folder, "ner", "sw", 2)
+        write_split(folder, "ner", "train", "sw", [line_of("ner", "x" * 600, "PER: y")] * lines)
+        one = [{"task": "ner", "languages": ["sw"]}]
+        data = module(
+            folder, byte_tokenizer(), {**MIXTURE, "train": one, "evaluate": one}, max_input_length=700
+        )
+        tracemalloc.start()
+        assert len(data.table("train")) == lines
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 2**20
+
+
+def test_a_repeated_id_is_said_once_and_every_line_is_kept(folder, caplog):
+    ids = ["a", "b", "a", "b", "a"]
+    write_split(folder, "ner", "train", "sw", [line_of("ner", "x", "", example_id=id) for id in ids])
+    write_split(folder, "ner", "train", "yo", [line_of("ner", "x", "", id=id) for id in ids[:2]])
+    data = module(folder)
+    with caplog.at_level(logging.WARNING):
+        ids = data.table("train")["id"]
+    assert [id for id in ids if "/sw/" in id] == [f"ner/sw/train/{n}" for n in range(1, 6)]
+    (said,) = caplog.messages
+    assert said.startswith(
+        "train: 3 lines in 1 files have the id of an earlier line of their file, "
+        "first ner/sw/train/3 that of ner/sw/train/1"
+    )
 
 
 def test_kinds_from_the_mixture_and_from_lines(folder):

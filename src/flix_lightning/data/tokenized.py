@@ -1,10 +1,11 @@
 """A split as one table of token ids, written once and found again by what it is made from."""
 
 import hashlib
+import heapq
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flix_lightning.data import layout as layouts
 from flix_lightning.data import mixture as mixtures
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.data.mixture import Dataset, Mixture
+from flix_lightning.data.repeats import RepeatedIds
 from flix_lightning.errors import UserError
 from flix_lightning.files import whole_folder
 
@@ -25,6 +27,11 @@ _log = logging.getLogger(__name__)
 
 # Stands between prompt and target where both are one text, so that the model can tell where the prompt ends.
 DECODER_ONLY_SEPARATOR = "\n"
+
+#: Characters of text that are tokenised at once: what a table's making holds in memory, whatever its size.
+BATCH_CHARACTERS = 2**18
+
+_FILE = "table.arrow"
 
 _COLUMNS = datasets.Features(
     {
@@ -95,27 +102,32 @@ def tokenized(
     cap: int | None,
     cache_dir: str | Path,
 ) -> datasets.Dataset:
-    """Give a split's table, from `cache_dir` where the same one was made before.
+    """Give a split's table, memory-mapped, from `cache_dir` where the same one was made before.
 
     Its address is a hash of the files' content, the tokenizer, the settings and the code that makes it.
+    It is written as the files are read, so that neither has to fit in memory.
     Rows stand in the order of the mixture's datasets and, within one, of the file's lines. `cap` keeps at
     most so many examples of each dataset, those whose ids hash lowest. Inputs and targets that were cut
-    are counted in one warning. Raises UserError for what `Layout.read` and `Dataset.describe` refuse.
+    are counted in one warning, and so are lines that repeat an id when the table is made. Raises UserError
+    for what `Layout.read` and `Dataset.describe` refuse.
     """
     members = mixture.datasets(split)
     folder = Path(cache_dir) / f"{split}-{_address(layout, members, split, tokenization, cap)}"
     if not folder.is_dir():
-        table = _table(layout, members, split, tokenization, cap)
         with whole_folder(folder) as draft:
-            table.save_to_disk(str(draft))
-    table = datasets.load_from_disk(str(folder))
+            _write(draft / _FILE, layout, members, split, tokenization, cap)
+    table = datasets.Dataset.from_file(str(folder / _FILE))
     for column, limit in (
         ("input_cut", tokenization.max_input_length),
         ("target_cut", tokenization.max_target_length),
     ):
-        if count := int(values(table, column).sum()):
-            kind = column.removesuffix("_cut")
-            _log.warning("%s: %d of %d %ss cut to %d tokens", split, count, len(table), kind, limit)
+        cut = values(table, column)
+        if count := int(cut.sum()):
+            kind, first = column.removesuffix("_cut"), table[int(cut.argmax())]["id"]
+            _log.warning(
+                "%s: %d of %d %ss cut to %d tokens, the first of them %s",
+                split, count, len(table), kind, limit, first,
+            )  # fmt: skip
     return table
 
 
@@ -124,42 +136,76 @@ def values(table: datasets.Dataset, column: str) -> np.ndarray:
     return table.data.column(column).to_numpy().astype(np.int64)
 
 
-def _table(
+def _write(
+    path: Path,
     layout: Layout,
     members: Mapping[int, Dataset],
     split: str,
     tokenization: Tokenization,
     cap: int | None,
-) -> datasets.Dataset:
-    columns: dict[str, list] = {name: [] for name in _COLUMNS}
-    for index, dataset in members.items():
-        examples = _capped(list(layout.read(dataset.task, split, dataset.language)), cap)
-        described = [dataset.describe(example, tokenization.kinds) for example in examples]
-        inputs, input_cut = tokenization.inputs([example.input for example in examples])
-        targets, target_cut = tokenization.targets([example.target for example in examples])
-        for name, rows in {
-            "id": [example.id for example in examples],
-            "dataset": [index] * len(examples),
-            "position": range(len(examples)),
-            "features": [[f"{kind}:{value}" for kind, value in one.items()] for one in described],
-            "target": [example.target for example in examples],
-            "input_ids": inputs,
-            "target_ids": targets,
-            "input_length": map(len, inputs),
-            "target_length": map(len, targets),
-            "input_cut": input_cut,
-            "target_cut": target_cut,
-        }.items():
-            columns[name].extend(rows)
-    return datasets.Dataset(pa.table(columns, schema=_COLUMNS.arrow_schema))
+) -> None:
+    repeated = RepeatedIds()
+    schema = _COLUMNS.arrow_schema
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for index, dataset in members.items():
+            examples = layout.read(dataset.task, split, dataset.language)
+            position = 0
+            for batch in _batches(_capped(repeated.watch(examples), cap)):
+                rows = _rows(batch, index, dataset, position, tokenization)
+                writer.write_table(pa.table(rows, schema=schema))
+                position += len(batch)
+    if repeated.first:
+        _log.warning(
+            "%s: %d lines in %d files have the id of an earlier line of their file, first %s that of %s; all "
+            "are kept, as lines are told apart by their number",
+            split, repeated.count, repeated.files, *repeated.first,
+        )  # fmt: skip
 
 
-def _capped(examples: list[Example], cap: int | None) -> list[Example]:
-    if cap is None or len(examples) <= cap:
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    batch, characters = [], 0
+    for example in examples:
+        batch.append(example)
+        characters += len(example.input) + len(example.target)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _rows(
+    examples: Sequence[Example], index: int, dataset: Dataset, position: int, tokenization: Tokenization
+) -> dict[str, Sequence]:
+    """Give the columns of some examples of a dataset, the first of which stands at `position`."""
+    described = [dataset.describe(example, tokenization.kinds) for example in examples]
+    inputs, input_cut = tokenization.inputs([example.input for example in examples])
+    targets, target_cut = tokenization.targets([example.target for example in examples])
+    return {
+        "id": [example.id for example in examples],
+        "dataset": [index] * len(examples),
+        "position": range(position, position + len(examples)),
+        "features": [[f"{kind}:{value}" for kind, value in one.items()] for one in described],
+        "target": [example.target for example in examples],
+        "input_ids": inputs,
+        "target_ids": targets,
+        "input_length": [len(ids) for ids in inputs],
+        "target_length": [len(ids) for ids in targets],
+        "input_cut": input_cut,
+        "target_cut": target_cut,
+    }
+
+
+def _capped(examples: Iterable[Example], cap: int | None) -> Iterable[Example]:
+    """Give all examples, or the `cap` whose ids hash lowest, in their own order."""
+    if cap is None:
         return examples
-    lowest = sorted(examples, key=lambda example: hashlib.blake2b(example.id.encode()).digest())[:cap]
-    kept = {example.id for example in lowest}
-    return [example for example in examples if example.id in kept]
+    keyed = (
+        (hashlib.blake2b(example.id.encode()).digest(), number, example)
+        for number, example in enumerate(examples)
+    )
+    lowest = heapq.nsmallest(cap, keyed)
+    return [example for _, _, example in sorted(lowest, key=lambda one: one[1])]
 
 
 def _address(
