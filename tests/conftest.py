@@ -72,7 +72,7 @@ def tiny(base, data, tmp_path_factory):
     """Overrides of a run of a second or two."""
     return [
         f"model.pretrained={base}",
-        "data=folder",
+        "data=xtreme_up",
         f"data.root={data}",
         "data.max_input_length=48",
         "data.max_target_length=4",

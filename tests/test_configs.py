@@ -72,7 +72,7 @@ def test_every_key_says_what_it_is(file):
 TRAINED = {
     "FLix": "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
     "the other mixture": "model/hf flix/compute_matched data/cldr mixture/semantic_parsing_holdout",
-    "a folder": "flix/param_matched data/folder",
+    "a folder": "flix/param_matched data/xtreme_up",
     "one task": "data/cldr mixture/multilingual_qa_in_lang",
     "5 languages": "data/cldr mixture/joint_5",
     "10 languages": "data/cldr mixture/joint_10",
@@ -105,7 +105,7 @@ def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
     own = {
         "model/hf": [f"model.pretrained={base}"],
         "data/cldr": short,
-        "data/folder": [f"data.root={data}", "data.max_input_length=48", *SMALL],
+        "data/xtreme_up": [f"data.root={data}", "data.max_input_length=48", *SMALL],
     }
     overrides = [
         *chosen(choice for choice in choices if choice[0] != "logger"),

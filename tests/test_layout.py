@@ -1,10 +1,11 @@
+import codecs
 import hashlib
 import json
 import re
 
 import pytest
 
-from flix_lightning.data.layout import Layout
+from flix_lightning.data.layout import MAX_LINE, Layout
 from flix_lightning.errors import UserError
 from folders import line_of, write_split
 
@@ -52,6 +53,18 @@ GOOD = json.dumps({"input": "a", "target": "b"}).encode()
         (b'{"input": null, "target": "b"}', r"sw\.jsonl:1: the value of 'input' is null; a string"),
         (GOOD + b'\n{"input": "\xff", "target": "b"}', r"sw\.jsonl:2: not UTF-8 \(byte 12 "),
         (b'{"input": "\\ud800", "target": "b"}', r"sw\.jsonl:1: the value of 'input' holds half a surrogate"),
+        (
+            GOOD + b'\n{"input": ["a"], "target": "b"}',
+            r"sw\.jsonl:2: the value of 'input' is \[\"a\"\]; a string",
+        ),
+        (GOOD + b'\n{"input": "a\0", "target": "b"}', r"sw\.jsonl:2: a NUL byte \(byte 13 of the line\)"),
+        (GOOD + b"\n" + bytes(100), r"sw\.jsonl:2: a NUL byte \(byte 1 of"),
+        (GOOD.decode().encode("utf-16"), r"sw\.jsonl:1: (not UTF-8|a NUL byte)"),
+        (GOOD + b"\n" + codecs.BOM_UTF8 + GOOD, r"sw\.jsonl:2: not JSON"),
+        (GOOD + b"\r" + GOOD, r"sw\.jsonl:1: not JSON \(Extra data"),
+        (GOOD + b"\n" + b"[" * 100_000, r"sw\.jsonl:2: JSON that cannot be read"),
+        (b'{"input": "a", "target": "b", "n": ' + b"1" * 5000 + b"}", r"sw\.jsonl:1: JSON that cannot be"),
+        (GOOD + b"\n" + b" " * (MAX_LINE + 1) + GOOD, r"sw\.jsonl:2: a line of more than 16 MiB"),
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path, content, message):
@@ -61,6 +74,26 @@ def test_bad_files_are_one_clear_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         list(Layout(tmp_path).read("semantic_parsing", "train", "sw"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [(b"", b"\r\n"), (codecs.BOM_UTF8, b"\n"), (codecs.BOM_UTF8, b"\r\n")],
+    ids=["Windows", "BOM", "both"],
+)
+def test_what_windows_editors_add_is_no_part_of_the_data(tmp_path, begin, end):
+    lines = [line_of("ner", "Ọlámídé wá\r", "PER: Ọlámídé"), line_of("ner", "", "")]
+    path = write_split(tmp_path, "ner", "train", "yo", lines)
+    as_written = list(Layout(tmp_path).read("ner", "train", "yo"))
+    path.write_bytes(begin + path.read_bytes().replace(b"\n", end))
+    assert list(Layout(tmp_path).read("ner", "train", "yo")) == as_written
+
+
+def test_a_line_of_2_mb_is_a_line_like_any_other(tmp_path):
+    lines = [line_of("ner", text, "PER: x") for text in ("a", "b " * 2**20, "c")]
+    write_split(tmp_path, "ner", "train", "yo", lines)
+    found = list(Layout(tmp_path).read("ner", "train", "yo"))
+    assert [example.attributes for example in found] == lines
 
 
 def test_missing_file_and_folder(tmp_path):

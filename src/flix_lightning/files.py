@@ -1,10 +1,12 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and known by their content."""
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from flix_lightning.errors import UserError
@@ -52,3 +54,23 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Give the SHA-256 (hex) of a file's content, read once a process as long as the file stays as it is.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        facts = path.stat()
+        return _sha256(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@cache
+def _sha256(path: Path, *facts: int) -> str:
+    """A sweep asks for the same files once a run, and they may be gigabytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

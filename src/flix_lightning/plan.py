@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from flix_lightning import models
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
+from flix_lightning.data.source import open_layout
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace, resolve_ranks
 from flix_lightning.results import SCHEMA
@@ -74,7 +75,7 @@ def plan(cfg: DictConfig) -> Plan:
     """
     _check_values(cfg)
     root = cfg.data.root
-    layout = Layout(root if isinstance(root, str) else instantiate(root))
+    layout = open_layout(root if isinstance(root, str) else instantiate(root), Path(cfg.output) / "data")
     mixture = Mixture.resolve(cfg.mixture, layout, cfg.data.allow_missing)
     table = OmegaConf.to_container(cfg.flix.ranks, resolve=True)
     kinds = dict.fromkeys([*table, *mixture.ranks])  # a word for a rank is worked out from the mixture's

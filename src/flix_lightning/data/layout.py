@@ -1,5 +1,6 @@
 """Reader of XTREME-UP's layout: `{task}/{split}/{language}.jsonl`, wherever the folder comes from."""
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from flix_lightning.errors import UserError
-from flix_lightning.tasks import Task, get_task
+from flix_lightning.files import sha256
+from flix_lightning.tasks import TASKS, Task, get_task
+
+SPLITS = ("train", "validation", "test")
+
+#: Bytes of the longest line that is read: more is no example, but a file without line ends.
+MAX_LINE = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -48,15 +55,19 @@ class Layout:
     def read(self, task: str, split: str, language: str) -> Iterator[Example]:
         """Read one data set's split in the order of its lines.
 
-        Raises UserError naming the file, and the line and key where they are at fault: a missing or empty
-        file, bytes that are not UTF-8, a line that is not a JSON object, a key of the task that a line
-        lacks or whose value is not a string of valid Unicode.
+        Lines may end as on Windows, and the file may begin with UTF-8's byte order mark. Raises UserError
+        naming the file, and the line and key where they are at fault: a missing or empty file, bytes that
+        are not UTF-8, a NUL byte, a line above MAX_LINE or that is not a JSON object, a key of the task that
+        a line lacks or whose value is not a string of valid Unicode.
         """
         path, definition = self.path(task, split, language), get_task(task)
         number = 0
         try:
             with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
+                lines = iter(lambda: file.readline(MAX_LINE + 1), b"")
+                for number, line in enumerate(lines, start=1):
+                    if number == 1:
+                        line = line.removeprefix(codecs.BOM_UTF8)
                     attributes = _parse(line, definition, f"{path}:{number}")
                     yield Example(
                         id=f"{task}/{language}/{split}/{number}",
@@ -73,16 +84,46 @@ class Layout:
         """Give a SHA-256 (hex) over the named files' places below the root and their content, in order."""
         total = hashlib.sha256()
         for path in paths:
-            try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-            total.update(f"{path.relative_to(self.root).as_posix()} {content}\n".encode())
+            total.update(f"{path.relative_to(self.root).as_posix()} {sha256(path)}\n".encode())
         return total.hexdigest()
 
 
+def find_layout(folder: Path, called: Path | None = None) -> Path:
+    """Give the folder that holds the layout's tasks: `folder` itself, or the only one in it that does.
+
+    An archive puts all that it holds into one folder of its own (`xtreme_up_v1.1/`). Raises UserError when
+    neither is so, which says what would be right, what is there, and `called` for where that is.
+    """
+    if _holds_layout(folder):
+        return folder
+    inside = sorted(folder.iterdir())
+    found = [one for one in inside if _holds_layout(one)]
+    if len(found) == 1:
+        return found[0]
+    where = called or folder
+    if found:
+        names = ", ".join(one.name for one in found)
+        raise UserError(f"{where}: the layout stands in {len(found)} folders of it ({names}); one is needed")
+    names = ", ".join(one.name for one in inside[:8]) + (", …" if len(inside) > 8 else "")
+    raise UserError(
+        f"{where}: no <task>/<{'|'.join(SPLITS)}>/<language>.jsonl at its top or in one folder of it, with a "
+        f"task of {', '.join(TASKS)}; it holds {names or 'nothing'}"
+    )
+
+
+def _holds_layout(folder: Path) -> bool:
+    return any(any(folder.glob(f"{task}/{split}/*.jsonl")) for task in TASKS for split in SPLITS)
+
+
 def _parse(line: bytes, task: Task, where: str) -> dict[str, Any]:
+    if len(line) > MAX_LINE:
+        raise UserError(
+            f"{where}: a line of more than {MAX_LINE >> 20} MiB; one JSON object a line is needed"
+        )
+    if b"\0" in line:
+        raise UserError(
+            f"{where}: a NUL byte (byte {line.index(0) + 1} of the line); the file is damaged or not UTF-8"
+        )
     try:
         attributes = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -91,6 +132,8 @@ def _parse(line: bytes, task: Task, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: not JSON ({error.msg}, column {error.colno}); one object a line is needed"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise UserError(f"{where}: JSON that cannot be read ({error})") from error
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: a JSON {type(attributes).__name__} where an object is needed")
     for key in task.keys:
