@@ -53,32 +53,16 @@ class Layout:
         return self.path(task, split, language).is_file()
 
     def read(self, task: str, split: str, language: str) -> Iterator[Example]:
-        """Read one data set's split in the order of its lines.
-
-        Lines may end as on Windows, and the file may begin with UTF-8's byte order mark. Raises UserError
-        naming the file, and the line and key where they are at fault: a missing or empty file, bytes that
-        are not UTF-8, a NUL byte, a line above MAX_LINE or that is not a JSON object, a key of the task that
-        a line lacks or whose value is not a string of valid Unicode.
-        """
-        path, definition = self.path(task, split, language), get_task(task)
-        number = 0
-        try:
-            with path.open("rb") as file:
-                lines = iter(lambda: file.readline(MAX_LINE + 1), b"")
-                for number, line in enumerate(lines, start=1):
-                    if number == 1:
-                        line = line.removeprefix(codecs.BOM_UTF8)
-                    attributes = _parse(line, definition, f"{path}:{number}")
-                    yield Example(
-                        id=f"{task}/{language}/{split}/{number}",
-                        input=definition.render(attributes, language),
-                        target=attributes[definition.target],
-                        attributes=attributes,
-                    )
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        if number == 0:
-            raise UserError(f"{path}: the file is empty; one JSON object a line is needed")
+        """Read one data set's split in the order of its lines; raises UserError as `read_lines` does."""
+        definition = get_task(task)
+        lines = read_lines(self.path(task, split, language), definition)
+        for number, attributes in enumerate(lines, start=1):
+            yield Example(
+                id=f"{task}/{language}/{split}/{number}",
+                input=definition.render(attributes, language),
+                target=attributes[definition.target],
+                attributes=attributes,
+            )
 
     def fingerprint(self, paths: Iterable[Path]) -> str:
         """Give a SHA-256 (hex) over the named files' places below the root and their content, in order."""
@@ -113,6 +97,27 @@ def find_layout(folder: Path, called: Path | None = None) -> Path:
 
 def _holds_layout(folder: Path) -> bool:
     return any(any(folder.glob(f"{task}/{split}/*.jsonl")) for task in TASKS for split in SPLITS)
+
+
+def read_lines(path: Path, task: Task) -> Iterator[dict[str, Any]]:
+    """Read a file of one JSON object a line, one at a time, each with the task's keys and perhaps others.
+
+    Lines may end as on Windows, and the file may begin with UTF-8's byte order mark. Raises UserError
+    naming the file, and the line and key where they are at fault: a missing or empty file, bytes that are
+    not UTF-8, a NUL byte, a line above MAX_LINE or that is not a JSON object, a key of the task that a line
+    lacks or whose value is not a string of valid Unicode.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            lines = iter(lambda: file.readline(MAX_LINE + 1), b"")
+            for number, line in enumerate(lines, start=1):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                yield _parse(text, task, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if number == 0:
+        raise UserError(f"{path}: the file is empty; one JSON object a line is needed")
 
 
 def _parse(line: bytes, task: Task, where: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import lzma
 import re
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,28 +50,46 @@ def open_layout(root: str | Path, unpack_to: Path) -> Layout:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tgz, .tar.gz or .tar.xz below `folder`, reading it to its end, where its checksum stands.
+    """Unpack a .tgz, .tar.gz or .tar.xz below `folder`.
 
-    Raises UserError for a file of another kind, one that is cut off or damaged, anything in it that is
-    neither file nor folder (a link), a path that leads out of `folder`, more than MAX_BYTES or MAX_FILES,
-    and what cannot be written. What was unpacked by then stays: give a folder that goes with it.
+    Raises UserError for what `check_archive` refuses, anything in it that is neither file nor folder (a
+    link), a path that leads out of `folder`, more than MAX_BYTES or MAX_FILES, and what cannot be written.
+    What was unpacked by then stays: give a folder that goes with it.
     """
+    size = 0
+    with _opened(archive) as tar:
+        for count, member in enumerate(tar, start=1):
+            size += member.size
+            _refuse(archive, member, size, count)
+            try:
+                tar.extract(member, folder, filter="data")
+            except tarfile.FilterError as error:
+                raise UserError(
+                    f"{archive}: {member.name!r} leads out of the folder that it is unpacked to"
+                ) from error
+
+
+def check_archive(archive: Path) -> None:
+    """Read an archive to its end, where its checksum stands.
+
+    Raises UserError for a file of another kind, and for one that is cut off or damaged.
+    """
+    with _opened(archive) as tar:
+        for _ in tar:
+            pass
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     try:
         with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            size = 0
-            for count, member in enumerate(tar, start=1):
-                size += member.size
-                _check(archive, member, size, count)
-                tar.extract(member, folder, filter="data")
+            yield tar
             while stream.read(2**20):
                 pass
-    except tarfile.FilterError as error:
-        name = error.tarinfo.name
-        raise UserError(f"{archive}: {name!r} leads out of the folder that it is unpacked to") from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError) as error:
         raise UserError(f"{archive}: cut off or damaged ({error}); get the archive again") from error
     except OSError as error:
-        raise UserError(f"{archive}: cannot be unpacked to {folder} ({error.strerror})") from error
+        raise UserError(f"{archive}: cannot be unpacked ({error.strerror}: {error.filename})") from error
 
 
 def _decompressed(archive: Path) -> BinaryIO:
@@ -81,13 +101,13 @@ def _decompressed(archive: Path) -> BinaryIO:
     raise UserError(f"{archive}: no archive that can be read: a {_KINDS} is needed")
 
 
-def _check(archive: Path, member: tarfile.TarInfo, size: int, count: int) -> None:
+def _refuse(archive: Path, member: tarfile.TarInfo, size: int, count: int) -> None:
     if not (member.isfile() or member.isdir()):
         raise UserError(
             f"{archive}: {member.name!r} is a link or a device; files and folders alone are unpacked"
         )
     if size > MAX_BYTES or count > MAX_FILES:
         raise UserError(
-            f"{archive}: unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files, which no data set in "
-            "this layout does; unpack it yourself, and give data.root the folder"
+            f"{archive}: unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files, which no data set "
+            "does; unpack it yourself, and give data.root the folder"
         )
