@@ -10,7 +10,7 @@ comma := ,
 seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-table1 reproduce-table3 languages search
+.PHONY: help setup test lint xtreme-up reproduce-table1 reproduce-table3 languages search
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## lint, and run every test
 lint: setup ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+xtreme-up: setup ## download XTREME-UP (its NER is not for commercial use) to outputs/data/xtreme_up
+	$(BIN)/python -m flix_lightning.data.download $(ARGS)
 
 # Finished runs are skipped, and a run that another job is at is left to it: so the jobs of a sweep share it.
 define sweep
