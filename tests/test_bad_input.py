@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 import commands
+from archives import of_folder
 from flix_lightning.plan import plan
 from tiny_runs import config, do
 
@@ -135,6 +136,32 @@ def test_a_broken_file_is_named_before_anything_is_trained(earlier, tiny, data, 
         assert part in line
     folder = plan(config([*overrides, f"output={earlier[0] / 'outputs'}"])).folder
     assert not folder.checkpoints.exists()
+
+
+def cut_off(path, data):
+    archive = of_folder(path.with_suffix(".tgz"), data, "top")
+    archive.write_bytes(archive.read_bytes()[:-100])
+    return archive
+
+
+def wrongly_laid(path, data):
+    shutil.copytree(data / "ner", path / "sw")
+    return path
+
+
+SOURCES = {
+    "an archive that is cut off": (cut_off, ["data.tgz: cut off or damaged", "get the archive again"]),
+    "a folder of another layout": (wrongly_laid, ["data: no <task>/<train|validation|test>/", "holds sw"]),
+}
+
+
+@pytest.mark.parametrize("how", SOURCES)
+def test_a_bad_source(earlier, tiny, data, tmp_path, how):
+    make, expected = SOURCES[how]
+    line = refused(earlier, *tiny, f"data.root={make(tmp_path / 'data', data)}")
+    for part in expected:
+        assert part in line
+    assert not (earlier[0] / "outputs/data").exists() or not list((earlier[0] / "outputs/data").iterdir())
 
 
 def test_a_corrupt_checkpoint(earlier, tiny):

@@ -170,6 +170,15 @@ def test_what_is_cut_is_counted_and_keeps_its_end(folder, caplog):
     assert "3 of 16 inputs" in caplog.text  # said of a table found again, too
 
 
+def test_a_line_of_2_mb_is_cut_and_named(folder, caplog):
+    lines = [line_of("ner", text, "PER: x") for text in ("a", "b " * 2**20, "c")]
+    write_split(folder, "ner", "train", "yo", lines)
+    with caplog.at_level(logging.WARNING):
+        table = module(folder, byte_tokenizer()).table("train")
+    assert max(table["input_length"]) == 64
+    assert "1 of 14 inputs cut to 64 tokens, the first of them ner/yo/train/2" in caplog.text
+
+
 def test_a_cut_prompt_keeps_the_separator(folder):
     tokenizer = byte_tokenizer()
     table = module(folder, tokenizer, is_encoder_decoder=False, max_input_length=28).table("train")

@@ -1,0 +1,73 @@
+"""The whole archive of real data in XTREME-UP's layout, which stands beside the checkout."""
+
+from collections import Counter
+
+import pytest
+
+import commands
+from flix_lightning.data.source import open_layout
+from flix_lightning.metrics import METRICS
+from flix_lightning.tasks import TASKS
+from tiny_runs import rows
+
+LITE = commands.REPOSITORY.parent / "shared/data/xtreme-up-lite.tgz"
+
+#: Files of each task, and lines: counted in the archive with find and wc.
+FILES = {"ner": 60, "translation": 123, "qa_in_lang": 36, "qa_cross_lang": 47, "semantic_parsing": 51}
+LINES = {
+    "ner": 60_465, "translation": 57_400, "qa_in_lang": 14_100, "qa_cross_lang": 15_579,
+    "semantic_parsing": 23_717,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory):
+    if not LITE.is_file():
+        pytest.skip(f"{LITE} is not there: the archive of real data stands beside the checkout")
+    return open_layout(LITE, tmp_path_factory.mktemp("lite"))
+
+
+def language_of(path):
+    return path.stem.removeprefix("en2") if path.parts[-3] == "translation" else path.stem
+
+
+def test_every_line_of_every_file_reads(layout):
+    files, lines = Counter(), Counter()
+    for path in layout.root.rglob("*.jsonl"):
+        task, split = path.parts[-3:-1]
+        files[task] += 1
+        lines[task] += sum(1 for _ in layout.read(task, split, language_of(path)))
+    assert files == FILES
+    assert lines == LINES
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_gold_targets_score_100(layout, task):
+    """On every test file: none of these holds what XTREME-UP's scorer gives less (its NER without any entity,
+    its QA whose answer is an article or punctuation alone); of an NER entity with a colon it sees nothing."""
+    scores = {}
+    for path in sorted(layout.root.glob(f"{task}/test/*.jsonl")):
+        gold = [example.target for example in layout.read(task, "test", language_of(path))]
+        metric = METRICS[TASKS[task].metric]()
+        metric.update(gold, gold)
+        scores[path.stem] = metric.compute().item()
+    assert len(scores) >= 12
+    assert scores == {name: pytest.approx(100, abs=1e-9) for name in scores}
+
+
+def test_a_run_goes_on_without_what_is_missing_and_is_one_run_wherever_the_data_lies(layout, tmp_path):
+    short = """data=xtreme_up mixture=multilingual_qa_in_lang data.max_input_length=64
+        data.max_target_length=8 trainer.max_steps=4 trainer.batch_size=8 evaluation.test_cap=2
+        evaluation.validation_cap=1 trainer.progress=lines logger=[csv]""".split()
+    lacks = "qa_in_lang/train (bn fi id ko sw te); qa_in_lang/"
+    refused = commands.run(tmp_path, "train.py", *short, f"data.root={LITE}", code=1)
+    assert refused.err.splitlines()[-1].startswith("error: mixture 'multilingual_qa_in_lang' names 18 files")
+    assert lacks in refused.err
+    ran = commands.run(tmp_path, "train.py", *short, f"data.root={LITE}", "data.allow_missing=true")
+    assert "going on without 12 files" in ran.out + ran.err
+    assert lacks in ran.out + ran.err
+    (folder,) = (tmp_path / "outputs/runs").iterdir()
+    tested = {(row["language"], row["n"]) for row in rows(folder, split="test", active="all")}
+    assert tested == {("ar", 2), ("ru", 2), ("en", 2)}
+    again = commands.run(tmp_path, "train.py", *short, f"data.root={layout.root}", "data.allow_missing=true")
+    assert f"Skipped, finished already: {folder.relative_to(tmp_path)}" in again.out + again.err
