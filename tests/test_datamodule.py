@@ -171,12 +171,18 @@ def test_what_is_cut_is_counted_and_keeps_its_end(folder, caplog):
 
 
 def test_a_line_of_2_mb_is_cut_and_named(folder, caplog):
-    lines = [line_of("ner", text, "PER: x") for text in ("a", "b " * 2**20, "c")]
-    write_split(folder, "ner", "train", "yo", lines)
+    """As a line is that is only somewhat too long, and as fast."""
+    texts = ["a", "b " * 2**20, "b " * 100]
+    write_split(folder, "ner", "train", "yo", [line_of("ner", text, text) for text in texts])
     with caplog.at_level(logging.WARNING):
-        table = module(folder, byte_tokenizer()).table("train")
-    assert max(table["input_length"]) == 64
-    assert "1 of 14 inputs cut to 64 tokens, the first of them ner/yo/train/2" in caplog.text
+        table = module(folder, byte_tokenizer(), max_target_length=50).table("train")
+    _, huge, long = table.select(range(7, 10))
+    assert (len(huge["input_ids"]), len(huge["target_ids"])) == (64, 50)
+    for column in ("input_ids", "target_ids", "input_cut", "target_cut"):
+        assert huge[column] == long[column]
+    assert huge["target"] == texts[1]
+    assert "2 of 14 inputs cut to 64 tokens, the first of them ner/yo/train/2" in caplog.text
+    assert "2 of 14 targets cut to 50 tokens, the first of them ner/yo/train/2" in caplog.text
 
 
 def test_a_cut_prompt_keeps_the_separator(folder):

@@ -198,6 +198,12 @@ def test_an_absolute_path_stays_within(tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_python_that_cannot_unpack_safely_does_not(tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(UserError, match=r"3\.11\.4 or later does; unpack it yourself"):
+        open_layout(write_tar(tmp_path / "data.tgz", [GOOD], "w:gz"), tmp_path / "out")
+
+
 @pytest.mark.parametrize(("limit", "value"), [("MAX_BYTES", 2**20), ("MAX_FILES", 3)])
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, limit, value):
     monkeypatch.setattr(source, limit, value)

@@ -53,9 +53,14 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .tgz, .tar.gz or .tar.xz below `folder`.
 
     Raises UserError for what `check_archive` refuses, anything in it that is neither file nor folder (a
-    link), a path that leads out of `folder`, more than MAX_BYTES or MAX_FILES, and what cannot be written.
-    What was unpacked by then stays: give a folder that goes with it.
+    link), a path that leads out of `folder`, more than MAX_BYTES or MAX_FILES, what cannot be written, and a
+    Python before 3.11.4, whose tarfile has no filters. What was unpacked by then stays: give a folder that goes with it.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError(
+            f"{archive}: this Python unpacks nothing safely, 3.11.4 or later does; unpack it yourself, and give "
+            "data.root the folder"
+        )
     size = 0
     with _opened(archive) as tar:
         for count, member in enumerate(tar, start=1):

@@ -31,6 +31,10 @@ DECODER_ONLY_SEPARATOR = "\n"
 #: Characters of text that are tokenised at once: what a table's making holds in memory, whatever its size.
 BATCH_CHARACTERS = 2**18
 
+#: Characters that are read for each token of the longest length, far above what a token of any text stands
+#: for: what comes after is cut unread, as tokenising a line of megabytes takes hundreds of times its size.
+CHARACTERS_A_TOKEN = 64
+
 _FILE = "table.arrow"
 
 _COLUMNS = datasets.Features(
@@ -77,21 +81,35 @@ class Tokenization:
         """Give the ids of prompted inputs, and which of them were cut."""
         separator = [] if self.is_encoder_decoder else self._plain([DECODER_ONLY_SEPARATOR])[0]
         room = self.max_input_length - len(separator)
-        ids = self.tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
-        cut = [len(one) > room for one in ids]
+        heads = _heads(texts, room)
+        ids = self.tokenizer(heads, return_attention_mask=False, verbose=False)["input_ids"]
+        cut = _cut(ids, heads, texts, room)
         for row in (row for row, is_cut in enumerate(cut) if is_cut):
             # The tokenizer cuts by itself, as it knows which special tokens must stay at the end.
-            ids[row] = self.tokenizer(texts[row], truncation=True, max_length=room)["input_ids"]
+            ids[row] = self.tokenizer(heads[row], truncation=True, max_length=room)["input_ids"]
         return [one + separator for one in ids], cut
 
     def targets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Give the ids of targets, each ending in eos, and which of them were cut."""
-        ids, room = self._plain(texts), self.max_target_length - 1
-        return [[*one[:room], self.tokenizer.eos_token_id] for one in ids], [len(one) > room for one in ids]
+        room = self.max_target_length - 1
+        heads = _heads(texts, room)
+        ids = self._plain(heads)
+        cut = _cut(ids, heads, texts, room)
+        return [[*one[:room], self.tokenizer.eos_token_id] for one in ids], cut
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
         return self.tokenizer(list(texts), **options)["input_ids"]
+
+
+def _heads(texts: Sequence[str], room: int) -> list[str]:
+    return [text[: room * CHARACTERS_A_TOKEN] for text in texts]
+
+
+def _cut(ids: Sequence[Sequence[int]], heads: Sequence[str], texts: Sequence[str], room: int) -> list[bool]:
+    return [
+        len(one) > room or len(head) < len(text) for one, head, text in zip(ids, heads, texts, strict=True)
+    ]
 
 
 def tokenized(
