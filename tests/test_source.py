@@ -200,7 +200,7 @@ def test_an_absolute_path_stays_within(tmp_path):
 
 def test_a_python_that_cannot_unpack_safely_does_not(tmp_path, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter")
-    with pytest.raises(UserError, match=r"3\.11\.4 or later does; unpack it yourself"):
+    with pytest.raises(UserError, match=r"3\.11\.4 or later can; unpack it yourself"):
         open_layout(write_tar(tmp_path / "data.tgz", [GOOD], "w:gz"), tmp_path / "out")
 
 

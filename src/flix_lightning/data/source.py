@@ -54,11 +54,12 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises UserError for what `check_archive` refuses, anything in it that is neither file nor folder (a
     link), a path that leads out of `folder`, more than MAX_BYTES or MAX_FILES, what cannot be written, and a
-    Python before 3.11.4, whose tarfile has no filters. What was unpacked by then stays: give a folder that goes with it.
+    Python before 3.11.4, whose tarfile has no filters. What was unpacked by then stays: give a folder that
+    goes with it.
     """
     if not hasattr(tarfile, "data_filter"):
         raise UserError(
-            f"{archive}: this Python unpacks nothing safely, 3.11.4 or later does; unpack it yourself, and give "
+            f"{archive}: this Python cannot unpack safely, 3.11.4 or later can; unpack it yourself, and give "
             "data.root the folder"
         )
     size = 0
