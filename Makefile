@@ -10,7 +10,7 @@ comma := ,
 seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint xtreme-up reproduce-table1 reproduce-table3 languages search
+.PHONY: help setup test lint xtreme-up reproduce-table1 reproduce-table3 languages gates search
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ reproduce-table3: setup ## train all of Table 3 (feature dropout) on the built-i
 
 languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))
+
+gates: setup ## see whether the built-in benchmark can tell methods apart, by the base and LoRA alone
+	$(call sweep,+sweeps=gates seed=$(seeds) $(ARGS))
 
 search: setup ## search learning rates and dropouts, on validation data
 	$(call sweep,+sweeps=search_lora $(ARGS))

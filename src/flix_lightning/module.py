@@ -274,7 +274,7 @@ class FlixModule(LightningModule):
 
 @contextmanager
 def _only(positions: Tensor, head: nn.Module) -> Iterator[None]:
-    """Have `head` see its input [batch, length, width] at `positions` (bool [batch, length]) alone: [n, width]."""
+    """Have `head` see its input [batch, length, width] at `positions` [batch, length] alone: [n, width]."""
     hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
     try:
         yield
