@@ -1,6 +1,6 @@
-"""Print the paper's runs, which are there already, and the time left: `python plan.py [+sweeps=table1] [seed=0,1]`.
+"""Print the paper's runs, those finished and the time left: `python plan.py [+sweeps=table1] [key=value]`.
 
-The arguments are those of `python train.py -m`; without a sweep, all of the paper's tables and figures are meant.
+The arguments are those of `python train.py -m`; without a sweep, all of the paper's tables and figures.
 """
 
 import logging

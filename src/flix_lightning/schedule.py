@@ -100,7 +100,7 @@ def report(found: Sequence[Entry], left_out: Sequence[str] = ()) -> Report:
     ]
     if left_out:
         notes.append(f"The data holds nothing of, so left out: {', '.join(left_out)}.")
-    heads = ("Method, mixture, seed, hash", "State", "Time", "Of")
+    heads = ("Run", "State", "Time", "Tables")
     table = Table("Runs", tuple(map(render.Column, heads)), (Section("", tuple(lines)),), tuple(notes))
     return Report((table,))
 
