@@ -1,6 +1,7 @@
 """A report that is read with a bar chart, which is its picture."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ class BarChart(Report):
         buffer = io.BytesIO()
         with rc_context(FONT):
             figure = Figure(figsize=(5.5 * len(self.panels), 4), layout="constrained")
-            figure.suptitle("\n".join([self.title, *self.warnings]), weight="bold", wrap=True)
+            warnings = [line for one in self.warnings for line in textwrap.wrap(one, 75 * len(self.panels))]
+            figure.suptitle("\n".join([self.title, *warnings]), weight="bold")
             for axes, panel in zip(
                 figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True
             ):

@@ -8,7 +8,7 @@ from flix_lightning.render import Report
 from flix_lightning.tables import methods
 from flix_lightning.tables.scores import DASH, ScoreColumn, Scores
 
-_LANGUAGES, _TASKS = "Multilingual Learning", "Multitask Learning"
+_LANGUAGES, _TASKS = "Multilingual", "Multitask"
 
 COLUMNS = (
     ScoreColumn("NER", "ner", "seen", "multilingual_ner", _LANGUAGES, (19, 20, 21)),
