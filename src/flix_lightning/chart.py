@@ -42,14 +42,14 @@ class BarChart(Report):
         Raises:
             UserError: the file cannot be written.
         """
-        buffer = io.BytesIO()
+        buffer, wide = io.BytesIO(), len(self.panels)
+        warnings = [
+            line for one in self.warnings for line in textwrap.wrap(one, 55 * wide, break_on_hyphens=False)
+        ]
         with rc_context(FONT):
-            figure = Figure(figsize=(5.5 * len(self.panels), 4), layout="constrained")
-            warnings = [line for one in self.warnings for line in textwrap.wrap(one, 75 * len(self.panels))]
-            figure.suptitle("\n".join([self.title, *warnings]), weight="bold")
-            for axes, panel in zip(
-                figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True
-            ):
+            figure = Figure(figsize=(5.5 * wide, 4 + 0.18 * len(warnings)), layout="constrained")
+            figure.suptitle("\n".join([self.title, *warnings]), weight="bold", size=9)
+            for axes, panel in zip(figure.subplots(1, wide, squeeze=False)[0], self.panels, strict=True):
                 _draw(axes, panel)
             figure.savefig(buffer, format="png", dpi=150)
         write_whole(path, buffer.getvalue())
@@ -64,6 +64,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.bar_label(bars, [f"{value:+z.1f}" for _, value in there], padding=2, size=7)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xticks(range(len(panel.groups)), panel.groups)
+    axes.set_xlim(-0.5, len(panel.groups) - 0.5)
     axes.set_title(panel.title, style="italic")
     axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
