@@ -11,7 +11,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint plan $(tables) reproduce-figure2 reproduce-all languages search
+.PHONY: help setup test lint plan $(tables) reproduce-figure2 reproduce-all languages gates search
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -62,6 +62,9 @@ plan: setup ## print the runs of all of them, or of ARGS="+sweeps=table1", those
 
 languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))
+
+gates: setup ## see whether the built-in benchmark can tell methods apart, by the base and LoRA alone
+	$(call sweep,+sweeps=gates seed=$(seeds) $(ARGS))
 
 search: setup ## search learning rates and dropouts, on validation data
 	$(call sweep,+sweeps=search_lora $(ARGS))

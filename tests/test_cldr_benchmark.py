@@ -21,7 +21,7 @@ import pytest
 import yaml
 from babel.dates import format_date, format_skeleton
 from babel.lists import format_list
-from babel.numbers import format_currency, parse_decimal
+from babel.numbers import format_currency, format_decimal, parse_decimal
 from babel.units import format_unit
 
 from flix_lightning.cldr import benchmark, tasks
@@ -631,10 +631,71 @@ def test_skills_say_what_was_done(pretraining):
     assert len(done) == 5
 
 
-def test_every_language_is_named_in_pretraining(pretraining):
-    margins = [pair.input for pair in pretraining if pair.stream == "names"]
-    labels = {label for margin in margins for label in re.findall(r"; ([^:;]+): ", margin)}
-    assert labels == {language_name(code) for code in LANGUAGES}
+def items(pair) -> list[tuple[str | None, str, bool]]:
+    """The label, name and fate (hidden or not) of each item of a list of names."""
+    found, at = [], 0
+    for item in pair.input.split("; "):
+        label, name = item.split(": ") if ": " in item else (None, item)
+        start = at + len(item) - len(name)
+        found.append((label, name, (start, start + len(name)) in pair.hidden))
+        at += len(item) + 2
+    assert sum(hidden for *_, hidden in found) == len(pair.hidden)
+    return found
+
+
+def test_names_are_of_one_thing_and_what_is_hidden_has_a_label(pretraining):
+    codes = {language_name(code): code for code in LANGUAGES}
+    labels, places = Counter(), 0
+    for pair in pretraining:
+        if pair.stream != "names":
+            assert not pair.hidden
+            continue
+        named = items(pair)
+        assert 1 <= sum(hidden for *_, hidden in named) < len(named)
+        assert all(label for label, _, hidden in named if hidden)
+        labels.update(label for label, *_ in named if label)
+        if (code := dict((label, name) for label, name, _ in named).get("code")) and re.fullmatch(
+            "[A-Z]{2}", code
+        ):
+            for label, name, _ in named:
+                if label in codes:
+                    assert territories(codes[label])[name] == code
+                    places += 1
+    assert labels.keys() == {*codes, "code"}
+    assert places > 100
+
+
+def test_no_word_that_a_question_asks_with_is_listed(pretraining):
+    asked = {word for code in LANGUAGES for word in locality(code).fields.values()}
+    counted = {  # as in `3 years`
+        plain(locality(code).unit(Measure(Decimal(amount), f"duration-{unit}")) or "")
+        for code in LANGUAGES
+        for unit in ("year", "day")
+        for amount in ("3", "3.5", "5", "21")
+    }
+    listed = {name for pair in pretraining if pair.stream == "names" for _, name, _ in items(pair)}
+    assert len(asked - counted) > 60
+    assert not {word for word in (asked - counted) & listed if len(word) > 3}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_counted_is_what_stands_beside_its_number(language):
+    local = locality(language)
+    for amount in map(Decimal, ("2", "5", "21", "3.5")):
+        number = plain(format_decimal(amount, locale=babel_code(language)))
+        for code in local.currencies:
+            text = money(amount, code, babel_code(language))
+            assert number in text
+            assert local.currency(Money(amount, code)) == " ".join(text.replace(number, " ").split())
+        for unit in local.units:
+            texts = forms(("MEASURE", amount, unit.partition("-")[2]), language)
+            assert local.unit(Measure(amount, unit)) in [
+                " ".join(t.replace(number, " ").split()) for t in texts
+            ]
+    for absent in set(CURRENCIES) - set(local.currencies):
+        assert local.currency(Money(Decimal(2), absent)) is None
+    for absent in set(UNITS) - set(local.units):
+        assert local.unit(Measure(Decimal(2), absent)) is None
 
 
 # The command

@@ -1,6 +1,7 @@
 import json
 import random
 import sys
+from itertools import islice
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from flix_lightning import models
 from flix_lightning.cldr import pretrain, tokenizer
 from flix_lightning.cldr.benchmark import datasets, examples
-from flix_lightning.cldr.pretrain import Batches, corrupt
+from flix_lightning.cldr.corpus import pairs
+from flix_lightning.cldr.pretrain import Batches, hide, random_spans
 from flix_lightning.tasks import TASKS
 
 TINY = {
@@ -105,28 +107,48 @@ def test_tokenizer_follows_from_its_seed(trained):
 # Denoising
 
 
+def restored(source, target, sentinels):
+    """What was hidden put back in its places, and the hidden spans."""
+    spans, current = {}, None
+    for token in target:
+        if token in sentinels:
+            assert token not in spans
+            current = spans.setdefault(token, [])
+        else:
+            current.append(token)
+    assert target[-1] == sentinels[-1]
+    assert spans.pop(sentinels[-1]) == []
+    assert [token for token in source if token in sentinels] == list(spans) == sentinels[: len(spans)]
+    return [one for token in source for one in spans.get(token, [token])], list(spans.values())
+
+
 @pytest.mark.parametrize("length", [0, 1, 5, 40, 400])
 def test_hidden_spans_and_the_rest_are_the_text(length):
     sentinels = list(range(1000, 1024))
     hidden = 0
     for seed in range(100):
         ids = list(range(length))
-        source, target = corrupt(ids, sentinels, random.Random(seed))
-        spans, current = {}, None
-        for token in target:
-            if token in sentinels:
-                assert token not in spans
-                current = spans.setdefault(token, [])
-            else:
-                current.append(token)
-        assert target[-1] == sentinels[-1]
-        assert spans.pop(sentinels[-1]) == []
-        assert [token for token in source if token in sentinels] == list(spans) == sentinels[: len(spans)]
-        assert [one for token in source for one in spans.get(token, [token])] == ids
-        assert all(1 <= len(span) <= 5 for span in spans.values())
-        hidden += sum(map(len, spans.values()))
+        whole, spans = restored(*hide(ids, random_spans(length, random.Random(seed)), sentinels), sentinels)
+        assert whole == ids
+        assert all(1 <= len(span) <= 5 for span in spans)
+        hidden += sum(map(len, spans))
     if length == 40:
         assert 0.15 < hidden / 4000 < 0.35
+
+
+def test_names_are_hidden_whole_and_nothing_else_is(trained):
+    sentinels = trained.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(tokenizer.SENTINELS)])
+    rng, seen = random.Random(0), 0
+    for pair in islice(pairs(random.Random(1)), 2000):
+        if pair.stream != "names":
+            continue
+        source, target = Batches(trained, 0, 0, 1)._encode(pair, rng)
+        whole, spans = restored(source[:-1], target[:-1], sentinels)
+        assert trained.decode(whole) == pair.input
+        names = [pair.input[start:stop] for start, stop in pair.hidden]
+        assert [trained.decode(span).strip() for span in spans] == names
+        seen += len(names)
+    assert seen > 700
 
 
 # Batches

@@ -222,6 +222,7 @@ LEAVES = {
     "trainer.micro_batch_size": 8,
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
+    "data.feature_dropout": 0.5,  # where flix.dropout says another
     "flix.learning_rate": 0.5,  # where optimizer.learning_rate says another
     "optimizer.learning_rate": 0.02,
 }
@@ -254,6 +255,13 @@ def test_every_setting_is_known_to_decide_or_not(cfg):
     settings = {key for key in leaves(OmegaConf.to_container(cfg)) if not key.startswith("logger.")}
     listed = [*DECIDES, *LEAVES, "data.root", "model.pretrained", "model.revision", "mixture.ranks"]
     assert {key for key in settings if not any(f"{key}.".startswith(f"{one}.") for one in listed)} == set()
+
+
+def test_flixs_dropout_is_the_datas_own_unless_said():
+    assert config(["data=folder", "data.root=x"]).flix.dropout == 0.7  # the paper's, on the paper's data
+    assert config([]).flix.dropout == config([]).data.feature_dropout
+    assert config(["flix.dropout=0.25"]).flix.dropout == 0.25
+    assert config(["flix=compute_matched"]).flix.dropout == 0
 
 
 @pytest.mark.parametrize("method", ["flix", "compute_matched", "param_matched"])

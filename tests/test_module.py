@@ -56,6 +56,21 @@ def test_loss_is_that_of_one_example_at_a_time(architecture, step):
     torch.testing.assert_close(loss, total.to(loss.dtype) / 50 * 2 * 3, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_are_made_only_where_there_is_a_target(architecture):
+    module = tiny_module(architecture)
+    inputs = batch(module.model)
+    inputs["labels"][1, 3:] = -100
+    wanted = inputs["labels"] if module.is_encoder_decoder else inputs["labels"][:, 1:]
+    made = []
+    head = module.model.get_output_embeddings()
+    head.register_forward_hook(lambda _, seen, logits: made.append(logits.shape[:-1]))
+    with module.adapter.route(module.adapter.space.rows(FEATURES)):
+        module._token_loss(inputs)
+        module.model(**inputs)  # any other call has them all
+    assert made == [(int((wanted != -100).sum()),), inputs["labels"].shape]
+
+
 def test_any_micro_batching_trains_the_same(tiny, tmp_path):
     overrides = [*tiny, "model.dtype=float64", "trainer.precision=64-true", "flix.controls=[]"]
     found = [

@@ -24,12 +24,14 @@ COMMANDS = [line.partition(" #")[0].strip() for block in blocks("sh") for line i
 OF_TRAIN = [one for one in COMMANDS if "train.py" in one]
 OF_REPORT = [one for one in COMMANDS if "report.py" in one]
 OF_PLAN = [one for one in COMMANDS if " plan.py" in one]
+OF_EXPORT = [one for one in COMMANDS if "export.py" in one]
 OF_MAKE = [one for one in COMMANDS if one.startswith("make ")]
 AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
 
 
 def test_every_command_is_run_here():
-    assert set(COMMANDS) == {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_MAKE, *AS_THEY_STAND}
+    used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_MAKE, *AS_THEY_STAND}
+    assert set(COMMANDS) == used
     assert set(OF_MAKE) == {"make test", *(f"make {target}" for target in MADE)}
     assert len(OF_REPORT) == len(OF_PLAN) == 1
 
@@ -88,6 +90,20 @@ def test_every_target_that_is_named_is_one():
         assert planned.returncode == 0, target
 
 
+@pytest.mark.parametrize("command", OF_EXPORT)
+def test_export_of_a_run_above_it(command, home):
+    script, rest = arguments(command)
+    run = next((home / "outputs/runs").glob("flix-joint-*/results.jsonl")).parent
+    (out,) = [one.removeprefix("out=") for one in rest if one.startswith("out=")]
+    place = home / f"{script}-{OF_EXPORT.index(command)}"  # as the second writes above the first
+    ran = commands.run(place, script, *(one.replace("outputs/runs/RUN", str(run)) for one in rest))
+    written = [place / line for line in ran.out.splitlines() if line.startswith(out)]
+    assert written
+    for folder in written:
+        assert (folder / "README.md").exists()
+        assert list(folder.glob("*.safetensors"))
+
+
 @pytest.mark.parametrize("command", AS_THEY_STAND)
 def test_as_it_stands(command):
     ran = subprocess.run(
@@ -101,6 +117,7 @@ def test_as_it_stands(command):
 MADE = {
     "reproduce-table1": ("", 6, ["table1", "table1-languages"], "Table 1"),
     "reproduce-table3": ("flix.dropout=0.0,0.7", 2, ["table3"], "Table 3"),
+    "gates": ("", 2, ["gates"], "The benchmark's gates"),
     "languages": ("mixture=joint_5,joint_10", 4, ["languages"], "FLix minus"),
     "search": ("optimizer.learning_rate=1e-3 flix.dropout=0.0", 3, ["search_lora", "search_flix"], "Search"),
 }

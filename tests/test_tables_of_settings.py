@@ -5,8 +5,10 @@ from statistics import fmean, stdev
 
 import pytest
 
-from examples import run
-from flix_lightning.tables import dropout, languages, search
+from examples import alike, run
+from flix_lightning.finished import Finished
+from flix_lightning.results import Row
+from flix_lightning.tables import dropout, gates, languages, search
 
 
 def lines(report):
@@ -117,3 +119,46 @@ def test_a_search_puts_the_best_trial_first(selection, ner):
     assert section.title == "FLix"
     assert [row[0] for row in section.rows] == ["0.0028", "0.001"]
     assert section.rows[0][1:] == ("0.1", "0", ner, "60.0", f"{fmean([float(ner), 60]):.2f}")
+
+
+# -- gates
+
+
+def gate_runs(frozen, adapted):
+    """Compute-matched LoRA on both mixtures, one language a column; scores in the order of Table 1."""
+    places = [
+        ("joint", "ner", "seen"),
+        ("joint", "semantic_parsing", "seen"),
+        ("joint", "qa_in_lang", "seen"),
+        ("joint", "qa_cross_lang", "seen"),
+        ("joint", "qa_cross_lang", "unseen_combination"),
+        ("semantic_parsing_holdout", "semantic_parsing", "unseen_combination"),
+        ("joint", "qa_cross_lang", "unseen_language"),
+    ]
+    found = {}
+    for (mixture, task, seen), scores in zip(places, zip(frozen, adapted, strict=True), strict=True):
+        for active, value in zip(("none", "all"), scores, strict=True):
+            row = Row(
+                run=mixture, method="Compute-matched", mixture=mixture, seed=0, split="test", task=task,
+                language="hi" if seen == "unseen_combination" else "as" if seen != "seen" else "ar",
+                seen=seen, active=active, metric="exact_match", value=value, n=10, step=300,
+            )  # fmt: skip
+            found.setdefault(mixture, []).append(row)
+    return [Finished({}, rows, alike) for rows in found.values()]
+
+
+def test_gates_pass_column_by_column():
+    frozen = [0.0, 49.9, 50.0, 10.0, 10.0, 10.0, 10.0]
+    adapted = [15.0, 90.0, 60.0, 14.9, 90.1, 50.0, 50.0]
+    found = lines(gates.table(gate_runs(frozen, adapted)))
+    assert list(found) == [
+        "Frozen base, to be under 50", "Compute-matched LoRA, to be from 15 to 90", "Passed",
+    ]  # fmt: skip
+    assert found["Passed"] == ("yes", "yes", "no", "no", "no", "yes", "yes")
+    assert found["Frozen base, to be under 50"][1] == "49.9"
+
+
+def test_gates_without_a_run_say_so():
+    report = gates.table(gate_runs([1.0] * 7, [50.0] * 7)[:1], missing=["compute-matched-holdout"])
+    assert lines(report)["Passed"] == ("yes",) * 5 + ("—", "yes")
+    assert "compute-matched-holdout" in report.warnings[0]

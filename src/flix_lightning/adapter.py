@@ -17,6 +17,7 @@ from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureSpace, Rows
 from flix_lightning.routing import Routing
 from flix_lightning.targets import find_targets
+from flix_lightning.update import LowRankUpdate
 
 
 class AdaptedProjection(nn.Module):
@@ -31,7 +32,6 @@ class AdaptedProjection(nn.Module):
         super().__init__()
         self.base = base
         self._name = name
-        self._null_row = space.null_row
         self._routing = routing
         linear = isinstance(base, nn.Linear)
         d_in, d_out = (base.in_features, base.out_features) if linear else base.weight.shape
@@ -62,28 +62,27 @@ class AdaptedProjection(nn.Module):
         """
         output = self.base(x)
         # Cast last, so that an update of zero leaves the base's output as it is, bit for bit.
-        return output + self._update(x.to(self.A.dtype), self._routing.rows).to(output.dtype)
+        return output + self._update(x, self._routing.rows).to(output.dtype)
 
     def _update(self, x: Tensor, rows: Rows) -> Tensor:
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
         if rows.uniform:
-            A, B = self._gather(rows.index[0])
-            return x @ A.T @ B
-        repeats, rest = divmod(x.shape[0], len(rows.index))
+            update = LowRankUpdate.apply(x.flatten(0, -2), self.A, self.B, rows.index[0], dtype)
+        else:
+            by_example = x.reshape(x.shape[0], -1, x.shape[-1])
+            update = LowRankUpdate.apply(by_example, self.A, self.B, self._repeated(rows.index, x), dtype)
+        return update.reshape(*x.shape[:-1], self.B.shape[-1])
+
+    def _repeated(self, index: Tensor, x: Tensor) -> Tensor:
+        """The rows of each input: beam search and num_return_sequences repeat examples inside the decoder."""
+        repeats, rest = divmod(x.shape[0], len(index))
         if rest or not repeats:
             raise RuntimeError(
-                f"{self._name} got {x.shape[0]} inputs for the {len(rows.index)} examples that were routed; "
+                f"{self._name} got {x.shape[0]} inputs for the {len(index)} examples that were routed; "
                 "it needs as many, or a multiple"
             )
-        # Beam search and num_return_sequences repeat each example in place, inside the decoder.
-        A, B = self._gather(rows.index.repeat_interleave(repeats, dim=0))
-        update = x.reshape(x.shape[0], -1, x.shape[-1]).bmm(A.mT).bmm(B)
-        return update.reshape(*x.shape[:-1], B.shape[-1])
-
-    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            functional.embedding(index, self.A, padding_idx=self._null_row),
-            functional.embedding(index, self.B, padding_idx=self._null_row),
-        )
+        return index if repeats == 1 else index.repeat_interleave(repeats, dim=0)
 
 
 class Adapter:

@@ -37,8 +37,10 @@ MISTAKES = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSErro
 _NOISE = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
 
 
-def hydra_main(task: Callable[[DictConfig], object]) -> None:
-    """Run `task` on the composed config, or on each config of a multirun; exit 1 with one line on a mistake.
+def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> None:
+    """Run `task` on the composed `conf/<config>.yaml`, or on each config of a multirun.
+
+    A mistake ends in one line, and exit code 1.
 
     A multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the environment asks for tracebacks.
     """
@@ -52,17 +54,19 @@ def hydra_main(task: Callable[[DictConfig], object]) -> None:
         except MISTAKES as error:
             if TRACEBACK:
                 raise
-            say(error)  # here, as Hydra would say the overrides before it, and only one job's of a multirun
+            say(
+                error, config
+            )  # here, as Hydra would say the overrides before it, and only one job's of a multirun
             failed.append(error)
             return None
 
-    main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name="train")(job)
+    main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name=config)(job)
     try:
         main()
     except MISTAKES as error:
         if TRACEBACK:
             raise
-        fail(error)
+        fail(error, config)
     if failed:
         sys.exit(1)
 
@@ -77,21 +81,21 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def say(error: Exception) -> None:
-    """Print a mistake as one line."""
-    print(f"error: {_line(error)}", file=sys.stderr)
+def say(error: Exception, config: str = "train") -> None:
+    """Print a mistake in the command of `conf/<config>.yaml` as one line."""
+    print(f"error: {_line(error, config)}", file=sys.stderr)
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception, config: str) -> str:
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__  # what the called function itself had to say
     text = " ".join(str(error).split())
     if missing := re.search(r"Missing mandatory value: (\S+)", text):  # its own, or of what refers to it
         return f"{missing[1]} has no value; give {missing[1]}=VALUE"
     if misspelt := re.match(r"Could not override '([^']+)'", text):  # Hydra would have it added with a +
-        near = difflib.get_close_matches(misspelt[1], _keys(_compose([])), n=1)
+        near = difflib.get_close_matches(misspelt[1], _keys(_compose([], config)), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        return f"{misspelt[1]}: no such key or group; {hint}`python train.py --cfg job` prints them all"
+        return f"{misspelt[1]}: no such key or group; {hint}`python {config}.py --cfg job` prints them all"
     return text.partition(" Config search path:")[0]
 
 
@@ -107,9 +111,9 @@ def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     ]
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception, config: str = "train") -> None:
     """Print a mistake as one line and exit with code 1."""
-    say(error)
+    say(error, config)
     sys.exit(1)
 
 
@@ -137,6 +141,6 @@ def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:
     return [_compose(list(job)) for batch in jobs for job in batch]
 
 
-def _compose(overrides: list[str], **options: bool) -> DictConfig:
+def _compose(overrides: list[str], config: str = "train", **options: bool) -> DictConfig:
     with hydra.initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return hydra.compose("train", overrides=overrides, **options)
+        return hydra.compose(config, overrides=overrides, **options)

@@ -2,14 +2,15 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -116,14 +117,14 @@ class FlixModule(LightningModule):
         labels = batch["labels"]
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if self.is_encoder_decoder:
-            decoder_inputs = self.model.prepare_decoder_input_ids_from_labels(labels=labels)
-            logits = self.model(**inputs, decoder_input_ids=decoder_inputs, use_cache=False).logits
+            inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels=labels)
         else:
-            logits = self.model(**inputs, use_cache=False).logits[:, :-1]
-            labels = labels[:, 1:]
-        return functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+            labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
+        counted = labels != IGNORED
+        # Logits of padding and of prompts would fill the memory where the vocabulary is large.
+        with _only(counted, self.model.get_output_embeddings()):
+            logits = self.model(**inputs, use_cache=False).logits
+        return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the effective batch's loss."""
@@ -269,3 +270,13 @@ class FlixModule(LightningModule):
             UserError: one of other features or shapes, naming what differs.
         """
         self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
+
+
+@contextmanager
+def _only(positions: Tensor, head: nn.Module) -> Iterator[None]:
+    """Have `head` see its input [batch, length, width] at `positions` [batch, length] alone: [n, width]."""
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -14,11 +14,11 @@ from flix_lightning.data.layout import Layout
 from flix_lightning.errors import UserError
 from flix_lightning.files import whole_folder
 
-VERSION = "v0"
+VERSION = "v1"
 
 #: What VERSION came to when it was frozen, at these sizes and seed, written with this release of Babel.
-FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 50}, 0
-FROZEN_SHA256 = "9716b76aee6a69d98050c79b1c7284fbe06485ded866304d84d144a97045c0c8"
+FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 100}, 0
+FROZEN_SHA256 = "04d2c41cc76ae45a81bebab86fc3df889a9211d6d7fd772f0a698a80a8e64153"
 FROZEN_BABEL = "2.18.0"
 
 #: The paper's Appendix B, for each task every language that any of its mixtures trains or evaluates.

@@ -6,19 +6,19 @@ not the tasks in them.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, Locality, locality
+from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, UNITS, Locality, locality
 from flix_lightning.cldr.tasks import MAKERS, RECORDS, atom, write
-from flix_lightning.cldr.values import any_date, draw
+from flix_lightning.cldr.values import any_date, any_measure, any_money, draw
 from flix_lightning.languages import language_name
 from flix_lightning.tasks import TASKS
 
 PART = "pretrain"
 
 #: Shares of the examples.
-STREAMS = {"text": 0.15, "names": 0.15, "skill": 0.2, "task": 0.5}
+STREAMS = {"text": 0.1, "names": 0.35, "skill": 0.15, "task": 0.4}
 
 #: Shares of the English tasks among themselves: looking up is slow to learn.
 ENGLISH_TASKS = {"semantic_parsing": 0.15, "ner": 0.25, "qa_in_lang": 0.3, "qa_cross_lang": 0.3}
@@ -26,11 +26,17 @@ ENGLISH_TASKS = {"semantic_parsing": 0.15, "ner": 0.25, "qa_in_lang": 0.3, "qa_c
 
 @dataclass(frozen=True)
 class Pair:
-    """An input with its target; no target where the input is text to be denoised."""
+    """An input with its target; no target where the input is text to be denoised.
+
+    Attributes:
+        hidden: what of a text is to be restored, each (first character, character behind the last); empty
+            where denoising hides what it likes.
+    """
 
     input: str
     target: str | None
     stream: str
+    hidden: tuple[tuple[int, int], ...] = ()
 
 
 def _name(local: Locality, rng: random.Random) -> str:
@@ -55,32 +61,48 @@ def _text(rng: random.Random) -> Pair:
     return Pair(local.join(rng.sample([_name(local, rng), *items], len(items) + 1)), None, "text")
 
 
-def _names(rng: random.Random) -> Pair:
-    """One thing's names in several languages, as an encyclopedia's margin lists them."""
-    localities = [locality(code) for code in rng.sample(LANGUAGES, 8)]
-    match rng.choice(("territory", "territory", "language", "month", "currency", "field")):
+def _named(rng: random.Random) -> tuple[str, Callable[[Locality], str | None]]:
+    """Some thing's code, and what gives its name in a language, or None where that has none of its own.
+
+    Never the words of the locale's fields (year, month, day as such), which questions ask with: each
+    language's own are left to be learned from its tasks.
+    """
+    match rng.choice(("territory", "territory", "language", "month", "currency", "unit")):
         case "territory":
             code = rng.choice(list(locality("en").territories))
-            names = [local.territories.get(code) for local in localities]
+            return code, lambda local: local.territories.get(code)
         case "language":
             code = rng.choice(list(locality("en").languages))
-            names = [local.languages.get(code) for local in localities]
+            return code, lambda local: local.languages.get(code)
         case "month":
             day = draw(any_date, rng, PART)
-            code = str(day.month)
-            names = [local.month(day) for local in localities]
-        case "field":
-            code = rng.choice(("year", "month", "day"))
-            names = [local.fields.get(code) for local in localities]
+            return str(day.month), lambda local: local.month(day)
+        case "currency":
+            money = draw(lambda r: any_money(r, tuple(CURRENCIES)), rng, PART)
+            return money.currency, lambda local: local.currency(money)
         case _:
-            code = rng.choice(CURRENCIES)
-            names = [local.currency(code) for local in localities]
-    known = [
-        f"{language_name(local.language)}: {name}" if rng.random() < 0.5 else name
-        for local, name in zip(localities, names, strict=True)
-        if name
-    ]
-    return Pair("; ".join([code, *known[:5]]), None, "names")
+            measure = draw(lambda r: any_measure(r, tuple(UNITS)), rng, PART)
+            return measure.unit.partition("-")[2], lambda local: local.unit(measure)
+
+
+def _names(rng: random.Random) -> Pair:
+    """One thing's code and names, as an encyclopedia's margin lists them, and some of these hidden whole."""
+    code, name = _named(rng)
+    others = [locality(one) for one in rng.sample(LANGUAGES, 8) if one != "en"]
+    known = [(language_name(local.language), found) for local in others if (found := name(local))]
+    listed = [("code", code), *known[: rng.randint(1, 4)]]
+    if (found := name(locality("en"))) and rng.random() < 0.7:
+        listed.append(("English", found))
+    rng.shuffle(listed)
+    hidden = set(rng.sample(range(len(listed)), rng.randint(1, max(1, len(listed) - 1))))
+    text, places = "", []
+    for number, (label, found) in enumerate(listed):
+        # What is hidden cannot be guessed without its language.
+        text += "; " * bool(text) + (f"{label}: " if number in hidden or rng.random() < 0.5 else "")
+        if number in hidden:
+            places.append((len(text), len(text) + len(found)))
+        text += found
+    return Pair(text, None, "names", tuple(places))
 
 
 def _skill(rng: random.Random) -> Pair:

@@ -13,6 +13,8 @@ from babel.lists import format_list
 from babel.numbers import format_currency
 from babel.units import format_unit
 
+from flix_lightning.cldr.values import Measure, Money
+
 #: Codes of the paper whose CLDR locale has another name.
 LOCALES = {"pt_br": "pt", "de_localized": "de", "gom": "kok", "tw": "ak"}
 
@@ -34,11 +36,16 @@ MAX_NAME = 24  # characters; longer names only cost time on a small machine
 
 # Direction marks show nothing, and the many spaces of CLDR are a matter of type-setting.
 _MARKS = re.compile("[\u200e\u200f\u061c]")
+_NUMBER = re.compile("\\d+([.,٫]\\d+)?")
 _SPACES = re.compile("[\u00a0\u202f\u2009\\s]+")
 
 
 def _clean(text: str) -> str:
     return _SPACES.sub(" ", _MARKS.sub("", text)).strip()
+
+
+def _uncounted(text: str) -> str:
+    return _clean(_NUMBER.sub(" ", text))
 
 
 @cache
@@ -93,9 +100,17 @@ class Locality:
         names = [_clean(months[context]["wide"][value.month]) for context in ("stand-alone", "format")]
         return next(name for name in names if name in self.date(value, "month"))
 
-    def currency(self, code: str) -> str | None:
-        """The currency's name, None where the locale has none of its own."""
-        return _clean(Locale.parse(self._locale).currencies[code]) if code in self.currencies else None
+    def currency(self, value: Money) -> str | None:
+        """What stands beside the amount in `money(value)`; None where the locale has no name of its own."""
+        return (
+            _uncounted(self.money(value.amount, value.currency))
+            if value.currency in self.currencies
+            else None
+        )
+
+    def unit(self, value: Measure) -> str | None:
+        """What stands beside the amount in `measure(value)`; None where the locale has no unit of its own."""
+        return _uncounted(self.measure(value.amount, value.unit)) if value.unit in self.units else None
 
     def money(self, amount: Decimal, currency: str) -> str:
         """An amount with the currency's name, as in `pauni za Uingereza 184.00`."""

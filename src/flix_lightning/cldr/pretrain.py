@@ -1,4 +1,4 @@
-"""Make the base model: `python -m flix_lightning.cldr.pretrain --steps 3200 --out outputs/base`.
+"""Make the base model: `python -m flix_lightning.cldr.pretrain --steps 8000 --out outputs/base`.
 
 Interrupted, the same command goes on from its last checkpoint. When it ends, `--out` holds a folder that
 `from_pretrained` reads: config, tokenizer, weights in bfloat16.
@@ -42,22 +42,36 @@ POSITION_BIAS = 8.0  # in nats, of a head that starts out looking at, or away fr
 SAVE_EVERY = 250  # steps
 
 
-def corrupt(ids: list[int], sentinels: list[int], rng: random.Random) -> tuple[list[int], list[int]]:
-    """Hide spans of `ids` behind sentinels: (input, target), as T5's span corruption does."""
+def hide(ids: list[int], spans: list[range], sentinels: list[int]) -> tuple[list[int], list[int]]:
+    """Hide `spans` of `ids`, in order, behind sentinels: (input, target), as T5's span corruption does."""
     source: list[int] = []
     target: list[int] = []
-    spare = iter(sentinels[:-1])
     position = 0
-    while position < len(ids):
-        if rng.random() < NOISE / SPAN and (sentinel := next(spare, None)) is not None:
-            length = rng.randint(1, 2 * SPAN - 1)
-            source.append(sentinel)
-            target += [sentinel, *ids[position : position + length]]
-            position += length
+    for sentinel, span in zip(sentinels[:-1], spans, strict=False):
+        source += [*ids[position : span.start], sentinel]
+        target += [sentinel, *ids[span.start : span.stop]]
+        position = span.stop
+    return [*source, *ids[position:]], [*target, sentinels[-1]]
+
+
+def random_spans(length: int, rng: random.Random) -> list[range]:
+    """Spans of SPAN tokens on average, NOISE of all `length` of them."""
+    spans = []
+    position = 0
+    while position < length:
+        if rng.random() < NOISE / SPAN:
+            stop = min(length, position + rng.randint(1, 2 * SPAN - 1))
+            spans.append(range(position, stop))
+            position = stop
         else:
-            source.append(ids[position])
             position += 1
-    return source, [*target, sentinels[-1]]
+    return spans
+
+
+def _tokens(offsets: list[tuple[int, int]], place: tuple[int, int]) -> range:
+    """The tokens that any of the characters from `place[0]` to before `place[1]` is in."""
+    found = [token for token, (start, stop) in enumerate(offsets) if start < place[1] and stop > place[0]]
+    return range(found[0], found[-1] + 1) if found else range(0)
 
 
 class Batches(IterableDataset):
@@ -68,10 +82,16 @@ class Batches(IterableDataset):
 
     def _encode(self, pair: Pair, rng: random.Random) -> tuple[list[int], list[int]]:
         end = self.tokenizer.eos_token_id
-        source = self.tokenizer(pair.input, add_special_tokens=False).input_ids
+        encoded = self.tokenizer(pair.input, add_special_tokens=False, return_offsets_mapping=True)
+        source = encoded.input_ids
         if pair.target is None:
+            source = source[:MAX_INPUT]
+            if pair.hidden:
+                spans = [_tokens(encoded.offset_mapping[:MAX_INPUT], place) for place in pair.hidden]
+            else:
+                spans = random_spans(len(source), rng)
             sentinels = self.tokenizer.convert_tokens_to_ids([f"<extra_id_{i}>" for i in range(SENTINELS)])
-            source, target = corrupt(source[:MAX_INPUT], sentinels, rng)
+            source, target = hide(source, [span for span in spans if span], sentinels)
         else:
             target = self.tokenizer(pair.target, add_special_tokens=False).input_ids
         return [*source[: MAX_INPUT - 1], end], [*target[: MAX_TARGET - 1], end]

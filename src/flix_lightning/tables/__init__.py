@@ -10,6 +10,7 @@ from flix_lightning.tables import (
     appendix,
     diversity,
     dropout,
+    gates,
     languages,
     ranks,
     search,
@@ -21,6 +22,7 @@ from flix_lightning.tables import (
 #: A table's name -> the files it is saved as, each with what makes it of its runs and the missing ones.
 TABLES = {
     "table1": {"table1": table1.table, "table1-languages": table1.by_language},
+    "gates": {"gates": gates.table},
     "table2": {"table2": table2.table},
     "table3": {"table3": dropout.table},
     "table4": {"table4": ranks.table},

@@ -1,0 +1,266 @@
+"""One combination of features as a standard PEFT LoRA folder, or as a plain model with it merged in.
+
+The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
+"""
+
+import copy
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+from omegaconf import DictConfig, OmegaConf
+from peft import LoraConfig
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from flix_lightning import checkpoints, models, results
+from flix_lightning.errors import UserError
+from flix_lightning.features import FeatureSpace
+from flix_lightning.files import whole_folder
+from flix_lightning.models import Base
+from flix_lightning.results import Row
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run's adapter, as it is exported.
+
+    Attributes:
+        folder: the run's.
+        cfg: its resolved config.
+        rows: its results.
+        ranks: "kind:name" -> rank of every feature that was trained.
+        state: "<projection>.A" [R, d_in] and "<projection>.B" [R, d_out].
+        checkpoint: the name of what it was read from.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    rows: Sequence[Row]
+    ranks: Mapping[str, int]
+    state: Mapping[str, Tensor]
+    checkpoint: str
+
+    def rank(self, features: Collection[str]) -> int:
+        """Give the rank of these features together.
+
+        Raises:
+            UserError: none of them was trained with a rank above 0.
+        """
+        if rank := FeatureSpace(self.ranks).active_rank(features):
+            return rank
+        known = ", ".join(feature for feature, rank in self.ranks.items() if rank)
+        raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
+
+    def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Give each projection's A [r, d_in] and B [r, d_out] of these features; an unknown one is said."""
+        (index,) = FeatureSpace(self.ranks).rows([features]).index
+        names = sorted({key.rpartition(".")[0] for key in self.state})
+        return {name: (self.state[f"{name}.A"][index], self.state[f"{name}.B"][index]) for name in names}
+
+
+def export(cfg: DictConfig) -> Iterator[Path]:
+    """Write what `conf/export.yaml` asks for, and give each folder written.
+
+    Raises:
+        UserError: a value out of its choices; as `read`, `write_lora` and `write_merged`. What several
+            combinations need is looked at before the first is written.
+    """
+    folder, out = Path(cfg.run), Path(cfg.out)
+    _check(cfg)
+    if cfg.features == "all":
+        combinations = _combinations(read(folder, cfg.checkpoint, []).ranks)
+        places = [out / "-".join(name.partition(":")[2] for name in one) for one in combinations]
+    else:
+        combinations, places = [list(cfg.features)], [out]
+    runs = [read(folder, cfg.checkpoint, features) for features in combinations]
+    for run, features, place in zip(runs, combinations, places, strict=True):
+        _check_fits(run.rank(features), features, cfg.pad_rank)
+        _check_new(place)
+    settings = runs[0].cfg.model
+    base = models.load(settings.pretrained, settings.revision, settings.dtype)
+    for run, features, place in zip(runs, combinations, places, strict=True):
+        if cfg.merge:
+            write_merged(run, copy.deepcopy(base), features, place)
+        else:
+            write_lora(run, base, features, place, cfg.pad_rank)
+        yield place
+
+
+def _check(cfg: DictConfig) -> None:
+    listed = OmegaConf.is_list(cfg.features) and len(cfg.features)
+    if cfg.features != "all" and not (listed and all(_is_feature(one) for one in cfg.features)):
+        raise UserError(f"features={cfg.features}: a list as [task:ner,language:sw] is needed, or all")
+    if type(cfg.merge) is not bool:
+        raise UserError(f"merge={cfg.merge}: true or false is needed")
+    if cfg.pad_rank is not None and (type(cfg.pad_rank) is not int or cfg.pad_rank < 1):
+        raise UserError(f"pad_rank={cfg.pad_rank}: a whole number from 1 or null is needed")
+    if cfg.merge and cfg.pad_rank is not None:
+        raise UserError("pad_rank is of adapters, and merge=true leaves none: give one of the two")
+
+
+def _is_feature(text: object) -> bool:
+    return isinstance(text, str) and all(text.partition(":"))
+
+
+def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
+    """One feature of each kind, in every way there is."""
+    kinds: dict[str, list[str]] = {}
+    for feature in ranks:
+        kinds.setdefault(feature.partition(":")[0], []).append(feature)
+    return [list(one) for one in product(*kinds.values())]
+
+
+def read(folder: Path, checkpoint: str | None, features: Collection[str]) -> Trained:
+    """Read a run's config, results and adapter.
+
+    Args:
+        folder: the run's.
+        checkpoint: name of a file in its `checkpoints/`, without ending; None is what the task among
+            `features` was tested with, or the last where none was selected for it, which is said.
+        features: what is to be exported.
+
+    Raises:
+        UserError: no such run, or not finished; no such checkpoint, naming those that are there.
+    """
+    if not (folder / "results.jsonl").exists():
+        raise UserError(f"run={folder}: no finished run; a folder with results.jsonl in it is needed")
+    names = sorted(path.stem for path in (folder / "checkpoints").glob("*.ckpt"))
+    if checkpoint is None:
+        tasks = [name for kind, _, name in (one.partition(":") for one in features) if kind == "task"]
+        selected = (name for name in (*(f"best-{task}" for task in tasks), "best-average") if name in names)
+        if (checkpoint := next(selected, None)) is None:
+            checkpoint = "last"
+            if tasks:
+                log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
+    if checkpoint not in names:
+        raise UserError(f"{folder}/checkpoints has no {checkpoint}; checkpoint= is one of {', '.join(names)}")
+    state = checkpoints.read(folder / "checkpoints" / f"{checkpoint}.ckpt")
+    return Trained(
+        folder,
+        OmegaConf.load(folder / "config.yaml"),
+        results.read(folder / "results.jsonl"),
+        state["ranks"],
+        state["adapter"],
+        checkpoint,
+    )
+
+
+def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, pad_rank: int | None) -> None:
+    """Write `out` as PEFT and what reads its format expect an adapter: config, safetensors, model card.
+
+    Args:
+        run: what was trained.
+        base: the model that it was trained on.
+        features: "kind:name" each; any combination, trained together or not.
+        out: a folder that is not there yet.
+        pad_rank: rank to fill up to with zeros, for servers of fixed ranks; None leaves it as it is.
+
+    Raises:
+        UserError: as `Trained.rank`; `out` is there; `pad_rank` below the rank.
+    """
+    _check_new(out)
+    rank = run.rank(features)
+    _check_fits(rank, features, pad_rank)
+    padded, pairs = pad_rank or rank, run.lora(features)
+    weights = {}
+    for name, (A, B) in pairs.items():
+        A, B = (nn.functional.pad(pool, (0, 0, 0, padded - rank)) for pool in (A, B))
+        weights[f"base_model.model.{name}.lora_A.weight"] = A.contiguous()
+        weights[f"base_model.model.{name}.lora_B.weight"] = B.T.contiguous()
+    config = LoraConfig(
+        task_type="SEQ_2_SEQ_LM" if base.is_encoder_decoder else "CAUSAL_LM",
+        base_model_name_or_path=base.model.name_or_path,
+        inference_mode=True,
+        r=padded,
+        lora_alpha=padded,  # so that the update is scaled by 1, as in eq. 2
+        lora_dropout=0.0,
+        target_modules=_target_modules(base.model, pairs),
+        fan_in_fan_out=any(isinstance(base.model.get_submodule(name), Conv1D) for name in pairs),
+    )
+    with whole_folder(out) as draft:
+        config.save_pretrained(str(draft))
+        save_file(weights, draft / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        _card(run, base, features, "peft").save(draft / "README.md")
+
+
+def write_merged(run: Trained, base: Base, features: Collection[str], out: Path) -> None:
+    """Write `out` as a plain model of the base's type, with its tokenizer; the base's weights change.
+
+    Args: and Raises: as `write_lora`.
+    """
+    _check_new(out)
+    run.rank(features)
+    with torch.no_grad():
+        for name, (A, B) in run.lora(features).items():
+            module = base.model.get_submodule(name)
+            change = A.T.double() @ B.double()
+            module.weight += (change if isinstance(module, Conv1D) else change.T).to(module.weight.dtype)
+    with whole_folder(out) as draft:
+        base.model.save_pretrained(draft)
+        base.tokenizer.save_pretrained(draft)
+        _card(run, base, features, "transformers").save(draft / "README.md")
+
+
+def _check_new(out: Path) -> None:
+    if out.exists():
+        raise UserError(f"out={out} is there already; name a folder that is not, or delete it")
+
+
+def _check_fits(rank: int, features: Collection[str], pad_rank: int | None) -> None:
+    if pad_rank is not None and pad_rank < rank:
+        raise UserError(f"pad_rank={pad_rank}: {', '.join(features)} have rank {rank}, which must fit in it")
+
+
+def _target_modules(model: nn.Module, names: Collection[str]) -> list[str]:
+    """The projections' last names, as servers like them, where these mean no others; else whole names."""
+    short = sorted({name.rpartition(".")[2] for name in names})
+    meant = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in short}
+    return short if meant == set(names) else sorted(names)
+
+
+def _card(run: Trained, base: Base, features: Collection[str], library: str) -> ModelCard:
+    known = [feature for feature in features if run.ranks.get(feature)]
+    licence, said = _licence(base.model.name_or_path), set(features)
+    scores = [
+        f"- test, {row.task}/{row.language} ({row.seen}): {row.metric} {row.value:.1f}, {row.n} examples"
+        for row in run.rows
+        if row.split == "test"
+        and row.active == "all"
+        and said >= {f"task:{row.task}", f"language:{row.language}"}
+    ]
+    data = ModelCardData(
+        base_model=str(run.cfg.model.pretrained), library_name=library, license=licence, tags=["flix", "lora"]
+    )
+    ranks = ", ".join(f"{feature} (rank {run.ranks[feature]})" for feature in known)
+    text = f"""---
+{data.to_yaml()}
+---
+
+# {run.cfg.flix.name}: {", ".join(known)}
+
+The updates of {ranks} together, from one run of Featurized Low-Rank Mixtures (Lin et al.).
+
+- base model: `{run.cfg.model.pretrained}`, licence: {licence or "see there"}
+- training: mixture `{run.cfg.mixture.name}` of the data `{run.cfg.data.name}`, seed {run.cfg.seed}
+- run: `{run.folder.name}`, checkpoint `{run.checkpoint}`
+{chr(10).join(scores or ["- never tested on a dataset of just these features"])}
+"""
+    return ModelCard(text)
+
+
+def _licence(pretrained: str) -> str | None:
+    """What the base model's own card says, if it has one that says it."""
+    card = Path(pretrained) / "README.md"
+    try:
+        return ModelCard.load(card if Path(pretrained).is_dir() else pretrained).data.license
+    except Exception:
+        return None

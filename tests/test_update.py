@@ -1,0 +1,104 @@
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from flix_lightning.features import FeatureSpace
+from flix_lightning.update import LowRankUpdate
+from reference import pairs, project
+from test_adapter import SPACE, projection
+from tiny_models import ARCHITECTURES, FEATURES, adapt, batch, build
+
+
+@pytest.mark.parametrize(
+    ("shape", "index"),
+    [((2, 3, 4), [[0, 1], [3, 1]]), ((2, 3, 4), [[2], [2]]), ((5, 4), [0, 2, 3])],
+    ids=["rows of their own", "one row", "the same rows"],
+)
+def test_gradients_are_those_of_finite_differences(shape, index):
+    torch.manual_seed(0)
+    x, A, B = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in (shape, (5, 4), (5, 6)))
+    index = torch.tensor(index)
+    assert torch.autograd.gradcheck(
+        lambda *given: LowRankUpdate.apply(*given, index, torch.float64), (x, A, B)
+    )
+    frozen = x.detach()
+    assert torch.autograd.gradcheck(
+        lambda *given: LowRankUpdate.apply(frozen, *given, index, torch.float64), (A, B)
+    )
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_is_the_reference_rounded(weights, autocast):
+    module, routing = projection("linear")
+    module.base.to(weights)
+    module.A.data, module.B.data = module.A.data.float(), module.B.data.float()
+    x = torch.randn(4, 3, 5).to(weights).requires_grad_()
+    with (
+        torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext(),
+        routing.use(SPACE.rows(FEATURES)),
+    ):
+        output = module(x)
+    output.float().sum().backward()
+    reference = pairs(SPACE.ranks, module.A.double(), module.B.double())
+    x_too = x.detach().double().requires_grad_()
+    project(x_too, module.weight.double(), module.bias.double(), reference, FEATURES).sum().backward()
+    torch.testing.assert_close(x.grad.double(), x_too.grad, rtol=0.03, atol=0.1)
+    own = torch.cat([(A if A.grad is None else A.grad).reshape(-1, 5) for A, _ in reference.values()])
+    known = torch.cat([torch.full((len(A), 1), A.grad is not None) for A, _ in reference.values()])
+    assert module.A.grad.dtype == torch.float32
+    torch.testing.assert_close(module.A.grad[:-1].double() * known, own * known, rtol=0.03, atol=0.2)
+
+
+def test_a_projection_used_twice_gets_both_gradients():
+    module, routing = projection("linear")
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    apart = []
+    with routing.use(SPACE.rows(FEATURES)):
+        for factor in (1.0, -2.0):
+            module.zero_grad()
+            (module(factor * x) ** 2).sum().backward()
+            apart.append((module.A.grad.clone(), module.B.grad.clone()))
+        module.zero_grad()
+        ((module(x) ** 2).sum() + (module(-2.0 * x) ** 2).sum()).backward()
+    for pool, one, other in zip((module.A, module.B), *apart, strict=True):
+        torch.testing.assert_close(pool.grad, one + other)
+
+
+def kept(model, inputs):
+    """Bytes of the tensors that a forward keeps for backward, weights aside."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    found = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no place is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model(**inputs).loss
+    loss.backward()
+    return sum(size for size, _ in found.values())
+
+
+@pytest.mark.parametrize("features", [10, 1000])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_as_little_is_kept_for_backward_as_by_lora_of_the_active_rank(architecture, features):
+    base = build(architecture, torch.float32)
+    inputs = batch(base)
+    lora = get_peft_model(copy.deepcopy(base), LoraConfig(r=6, lora_alpha=6, target_modules="all-linear"))
+    ranks = {f"task:{n}": 4 for n in range(features // 2)} | {
+        f"language:{n}": 2 for n in range(features // 2)
+    }
+    model = copy.deepcopy(base)
+    adapter = adapt(model, ranks)
+    named = [(f"task:{n}", f"language:{n}") for n in range(4)]
+    rows = FeatureSpace(ranks).rows(named)
+    with adapter.route(rows):
+        assert not rows.uniform
+        # The indices are there once for all projections; the bar is 1 %.
+        assert kept(model, inputs) - rows.index.nbytes <= 1.01 * kept(lora, inputs)
