@@ -8,12 +8,14 @@ ARGS ?=# more overrides, as in ARGS="trainer.max_steps=20"
 BIN := .venv/bin
 comma := ,
 seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
+tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint xtreme-up reproduce-table1 reproduce-table3 languages gates search
+.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all languages gates search
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
+	  /^[a-zN0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  options: JOBS=$(JOBS) runs side by side, SEEDS=$(SEEDS) seeds a method, ARGS=\"key=value …\""
 
 setup: .venv/ready ## make .venv/ with every dependency at its pinned version
@@ -49,11 +51,17 @@ define sweep
 	}
 endef
 
-reproduce-table1: setup ## train all of Table 1 on the built-in benchmark and print it
-	$(call sweep,+sweeps=table1 seed=$(seeds) $(ARGS))
+$(tables): reproduce-table%: setup ## train and print Table N of the paper, 1 to 50; a run is done once for all tables
+	$(call sweep,+sweeps=table$* seed=$(seeds) $(ARGS))
 
-reproduce-table3: setup ## train all of Table 3 (feature dropout) on the built-in benchmark and print it
-	$(call sweep,+sweeps=table3 seed=$(seeds) $(ARGS))
+reproduce-figure2: setup ## train and draw Figure 2: what learning all tasks together gains or costs each method
+	$(call sweep,+sweeps=figure2 seed=$(seeds) $(ARGS))
+
+# Tables 6 to 50 show the runs of Tables 1 and 2, dataset by dataset, and those of single datasets.
+reproduce-all: $(tables) reproduce-figure2 ## all of them, one after another
+
+plan: setup ## print the runs of all of them, or of ARGS="+sweeps=table1", those finished and the time left
+	@$(BIN)/python plan.py seed=$(seeds) $(ARGS)
 
 languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))

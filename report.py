@@ -5,6 +5,7 @@ The arguments are those of `python train.py -m`, so that the table is made of th
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,21 +22,24 @@ def main(overrides: list[str], if_finished: bool) -> int:
     Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
     """
     from flix_lightning import finished
-    from flix_lightning.plan import plan
+    from flix_lightning.plan import plan_all
     from flix_lightning.tables import TABLES
 
-    plans = [plan(cfg) for cfg in cli.sweep_configs(overrides)]
+    cfgs = cli.sweep_configs(overrides)
+    plans, left_out = plan_all(cfgs)
     missing = [each.folder.path.name for each in plans if not each.folder.finished]
     if missing and if_finished:
         return 3
-    names = {name for each in plans for name in each.cfg.tables}
+    names = {name for cfg in cfgs for name in cfg.tables}
     if len(names) != 1 or not names <= TABLES.keys():
         raise UserError(f"{' '.join(overrides)}: no sweep of a table; tables are {', '.join(TABLES)}")
     (name,) = names
     runs = [finished.read(each) for each in plans if each.folder.finished]
-    folder = Path(plans[0].cfg.output) / "tables"
+    folder = Path(cfgs[0].output) / "tables"
+    lacking = [f"The data holds nothing of, so left out: {', '.join(left_out)}"] if left_out else []
     for file, make in TABLES[name].items():
         report = make(runs, missing)
+        report = replace(report, warnings=(*report.warnings, *lacking))
         render.save(report, folder, file)
         if file == name:
             report.terminal(Console())

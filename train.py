@@ -12,7 +12,9 @@ from flix_lightning.runs import RunBusy
 
 def train(cfg):
     """Do one run; return the mean validation score of its chosen checkpoints."""
-    from flix_lightning import experiment  # here, so that --help and mistakes in the command are quick
+    # Here, so that --help and mistakes in the command are quick.
+    from flix_lightning import experiment
+    from flix_lightning.data.mixture import NothingThere
 
     if multirun() and cfg.trainer.devices != 1:
         raise UserError(
@@ -21,10 +23,10 @@ def train(cfg):
         )
     try:
         return experiment.train(cfg)
-    except RunBusy as busy:
+    except (RunBusy, NothingThere) as reason:
         if not multirun():
             raise
-        print(f"Skipped, {busy}", file=sys.stderr)
+        print(f"Skipped, {reason}", file=sys.stderr)
         return None
 
 

@@ -1,6 +1,9 @@
 """The commands of the README, on the tiny base."""
 
 import json
+import os
+import re
+import subprocess
 
 import pytest
 
@@ -167,3 +170,87 @@ def test_report_of_no_table(tiny, tmp_path, overrides):
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
     assert "tables are table1" in said.err
+
+
+# -- single datasets, of which the data lacks one
+
+
+@pytest.fixture(scope="module")
+def table22(base, data):
+    return [
+        "+sweeps=table22",
+        f"model.pretrained={base}",
+        "data=folder",
+        f"data.root={data}",
+        "data.allow_missing=true",
+        "data.max_input_length=48",
+        "data.max_target_length=4",
+        "trainer.max_steps=1",
+        "trainer.batch_size=4",
+        "trainer.micro_batch_size=4",
+        "trainer.progress=lines",
+        "logger=[csv]",
+    ]
+
+
+def test_a_sweep_goes_on_without_what_the_data_lacks_whole(table22, tmp_path):
+    swept = commands.run(tmp_path, "train.py", "-m", *table22)
+    assert "Skipped, mixture 'single_qa_in_lang_sw': " in swept.err
+    assert {run.name.partition("-seed")[0] for run in runs(tmp_path)} == {
+        "compute-matched-single_semantic_parsing_sw",
+        "compute-matched-single_ner_sw",
+    }
+    said = commands.run(tmp_path, "report.py", "--if-finished", *table22)
+    assert not said.err
+    assert "Table 22" in said.out
+    assert "left out: single_qa_in_lang_sw" in said.out
+    assert "Missing" not in said.out
+    lines = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if line.strip()}
+    scores = {
+        rows(run, split="test", active="all")[0]["task"]: rows(run, split="test")[0]["value"]
+        for run in runs(tmp_path)
+    }
+    assert lines["SemParse"][1:] == [f"{scores['semantic_parsing']:.1f}", "34.7", "23.0"]
+    assert lines["NER"][1:] == [f"{scores['ner']:.1f}", "88.6", "88.7"]
+    assert lines["QA-InLang"] == ["—", "—", "84.2", "87.3"]
+
+
+def test_one_run_of_nothing_is_a_mistake(table22, tmp_path):
+    alone = ["mixture=single_dataset", "mixture.task=qa_in_lang", "mixture.language=sw"]
+    said = commands.run(tmp_path, "train.py", *table22[1:], *alone, code=1)
+    assert said.err.splitlines()[-1].startswith("error: mixture 'single_qa_in_lang_sw': ")
+    unsaid = commands.run(tmp_path, "train.py", *table22[1:], *alone[:2], code=1)
+    assert unsaid.err == "error: mixture.language has no value; give mixture.language=VALUE\n"
+
+
+# -- make
+
+
+def make(*arguments):
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", *arguments], cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True
+    )
+
+
+def test_make_reproduces_every_table_and_figure_of_the_paper():
+    names = [*(f"table{number}" for number in range(1, 51)), "figure2"]
+    everything = make("-n", "reproduce-all", "SEEDS=3", "ARGS=data=folder data.root=there").stdout
+    asked = re.findall(r"report\.py --if-finished (.*?) \|\|", everything)
+    # In this order, so that Tables 1 and 2 have trained most of the runs that the others show.
+    assert asked == [f"+sweeps={name} seed=0,1,2 data=folder data.root=there" for name in names]
+    for name in names[3::20]:
+        assert f"train.py -m +sweeps={name} seed=0 " in make("-n", f"reproduce-{name}").stdout
+    assert make("-n", "reproduce-table51").returncode != 0
+
+
+def test_make_plan_asks_for_everything_or_for_one_sweep():
+    assert make("-n", "plan").stdout.strip().endswith("plan.py seed=0")
+    one = make("-n", "plan", "ARGS=+sweeps=table5", "SEEDS=2").stdout
+    assert one.strip().endswith("plan.py seed=0,1 +sweeps=table5")
+
+
+def test_make_help_lists_every_target():
+    listed = re.findall(r"^  make (\S+)", make("help").stdout, re.MULTILINE)
+    written = re.findall(r"^([a-z0-9-]+):", (commands.REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert set(listed) == {*written, "reproduce-tableN"}

@@ -5,8 +5,10 @@ import pytest
 import yaml
 
 from commands import REPOSITORY
-from flix_lightning import cli, models
+from flix_lightning import models
 from flix_lightning.cldr import benchmark
+from flix_lightning.plan import plan
+from swept import swept
 from tiny_runs import config, do, rows
 
 CONF = REPOSITORY / "conf"
@@ -16,8 +18,12 @@ FILES = sorted([*CONF.rglob("*.yaml"), *(REPOSITORY / "sweeps").glob("*.yaml")])
 
 
 def chosen(choices):
-    """As overrides; the group logger takes a list."""
-    return [f"{group}=[{name}]" if group == "logger" else f"{group}={name}" for group, name in choices]
+    """As overrides, with what a choice cannot do without; the group logger takes a list."""
+    named = [f"{group}=[{name}]" if group == "logger" else f"{group}={name}" for group, name in choices]
+    return [*named, *(more for one in choices for more in NEEDED.get("/".join(one), []))]
+
+
+NEEDED = {"mixture/single_dataset": ["mixture.task=ner", "mixture.language=sw"]}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -30,8 +36,8 @@ def test_every_choice_composes(choice):
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_sweep_composes(sweep):
-    configs = cli.sweep_configs([f"+sweeps={sweep}"])
-    assert len(configs) > 1
+    configs = swept(sweep)
+    assert configs
     assert len({str(one) for one in configs}) == len(configs)
 
 
@@ -77,11 +83,33 @@ TRAINED = {
     "5 languages": "data/cldr mixture/joint_5",
     "10 languages": "data/cldr mixture/joint_10",
     "20 languages": "data/cldr mixture/joint_20",
+    "one dataset": "flix/flix_shared data/cldr mixture/single_dataset",
 }
+#: Choices that are like one of these but for a list of languages or tasks.
+PLANNED = [
+    f"mixture/{name}"
+    for name in (
+        "multilingual_ner",
+        "multilingual_qa_cross_lang",
+        "multilingual_semantic_parsing",
+        "multitask_bn",
+        "multitask_sw",
+    )
+]
 
 
-def test_every_choice_is_trained_below():
-    assert sorted(set(" ".join(TRAINED.values()).split())) == CHOICES
+def test_every_choice_is_trained_or_planned_below():
+    assert sorted({*" ".join(TRAINED.values()).split(), *PLANNED}) == CHOICES
+
+
+@pytest.mark.parametrize("choice", PLANNED)
+def test_planned(choice, short, tmp_path):
+    cfg = config([*chosen([choice.split("/")]), *short, f"output={tmp_path}"])
+    found = plan(cfg)
+    trained = {(entry.task, code) for entry in cfg.mixture.train for code in entry.languages}
+    there = {(one.task, one.language) for one in found.mixture.train}
+    assert there == {one for one in trained if one in benchmark.datasets()}
+    assert not found.folder.path.exists()
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +136,7 @@ def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
         "data/xtreme_up": [f"data.root={data}", "data.max_input_length=48", *SMALL],
     }
     overrides = [
-        *chosen(choice for choice in choices if choice[0] != "logger"),
+        *chosen([choice for choice in choices if choice[0] != "logger"]),
         f"logger=[{','.join(loggers)}]",
         *(override for choice in choices for override in own.get("/".join(choice), [])),
         "data.max_target_length=2",

@@ -24,15 +24,17 @@ def blocks(language):
 COMMANDS = [line.partition(" #")[0].strip() for block in blocks("sh") for line in block.strip().splitlines()]
 OF_TRAIN = [one for one in COMMANDS if "train.py" in one]
 OF_REPORT = [one for one in COMMANDS if "report.py" in one]
+OF_PLAN = [one for one in COMMANDS if " plan.py" in one]
 OF_EXPORT = [one for one in COMMANDS if "export.py" in one]
 OF_MAKE = [one for one in COMMANDS if one.startswith("make ")]
 AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
 
 
 def test_every_command_is_run_here():
-    assert set(COMMANDS) == {*OF_TRAIN, *OF_REPORT, *OF_EXPORT, *OF_MAKE, *AS_THEY_STAND}
+    used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_MAKE, *AS_THEY_STAND}
+    assert set(COMMANDS) == used
     assert set(OF_MAKE) == {"make test", "make xtreme-up", *(f"make {target}" for target in MADE)}
-    assert len(OF_REPORT) == 1
+    assert len(OF_REPORT) == len(OF_PLAN) == 1
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,21 @@ def test_report_of_the_sweep_above_it(command, home):
     ran = commands.run(home, script, *rest, *SMALL)
     assert "Table 1" in ran.out
     assert "Missing" not in ran.out
+
+
+@pytest.mark.parametrize("command", OF_PLAN)
+def test_plan_of_the_sweep_above_it(command, home):
+    script, rest = arguments(command)
+    ran = commands.run(home, script, *rest, *SMALL)
+    assert "6 runs: 6 finished, 0 left; time left, one after another: 0:00:00." in ran.out
+
+
+def test_every_target_that_is_named_is_one():
+    named = {*re.findall(r"`make ([a-z0-9-]+)", README)} - {"reproduce-table"}  # N of reproduce-tableN
+    assert named >= {"plan", "reproduce-all", "reproduce-figure2"}
+    for target in named:
+        planned = subprocess.run(["make", "-n", target], cwd=commands.REPOSITORY, capture_output=True)
+        assert planned.returncode == 0, target
 
 
 @pytest.mark.parametrize("command", OF_EXPORT)

@@ -5,39 +5,10 @@ from statistics import fmean, stdev
 
 import pytest
 
-from examples import alike
+from examples import alike, run
 from flix_lightning.finished import Finished
 from flix_lightning.results import Row
 from flix_lightning.tables import dropout, gates, languages, search
-
-
-def run(settings, scores, *, share=0.0):
-    """A run of FLix or LoRA; `scores` maps (split, task, language, step) to a value."""
-    name = f"{settings['flix']['name']}-{settings['mixture']['name']}"
-    common = {
-        "run": f"{name}-{settings['seed']}-{settings['flix'].get('dropout')}",
-        "method": settings["flix"]["name"],
-        "mixture": settings["mixture"]["name"],
-        "seed": settings["seed"],
-        "active": "all",
-        "n": 10,
-    }
-    rows = [
-        Row(
-            **common,
-            split=split,
-            task=task,
-            language=language,
-            seen="seen",
-            metric="exact_match",
-            value=value,
-            step=step,
-        )
-        for (split, task, language, step), value in scores.items()
-    ]
-    nothing = {"task": None, "language": None, "seen": None}
-    fact = Row(**common, split="train", metric="share_without_features", value=share, step=300, **nothing)
-    return Finished(settings, [fact, *rows], alike)
 
 
 def lines(report):

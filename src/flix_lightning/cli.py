@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa:
 from hydra.errors import HydraException, InstantiationException  # noqa: E402
 from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
 from flix_lightning.errors import UserError  # noqa: E402
@@ -90,8 +90,8 @@ def _line(error: Exception, config: str) -> str:
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__  # what the called function itself had to say
     text = " ".join(str(error).split())
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} has no value; give {error.full_key}=VALUE"
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):  # its own, or of what refers to it
+        return f"{missing[1]} has no value; give {missing[1]}=VALUE"
     if misspelt := re.match(r"Could not override '([^']+)'", text):  # Hydra would have it added with a +
         near = difflib.get_close_matches(misspelt[1], _keys(_compose([], config)), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -120,6 +120,14 @@ def fail(error: Exception, config: str = "train") -> None:
 def multirun() -> bool:
     """Whether the running job is one of several."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def paper_sweeps() -> list[str]:
+    """The sweeps of the paper's tables, by number, and of its figures."""
+    names = [
+        path.stem for kind in ("table", "figure") for path in (REPOSITORY / "sweeps").glob(f"{kind}*.yaml")
+    ]
+    return sorted(names, key=lambda name: (name.startswith("figure"), len(name), name))
 
 
 def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:

@@ -1,7 +1,7 @@
 """What a config comes to before anything is loaded: its data, its ranks, and the hash of its result."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flix_lightning import models
 from flix_lightning.data.layout import Layout
-from flix_lightning.data.mixture import Mixture
+from flix_lightning.data.mixture import Mixture, NothingThere
 from flix_lightning.data.source import open_layout
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace, resolve_ranks
@@ -88,6 +88,21 @@ def plan(cfg: DictConfig) -> Plan:
         run_id(_deciding(cfg, layout, mixture, ranks)),
     )
     return Plan(cfg, layout, mixture, ranks, folder)
+
+
+def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
+    """Plan the runs of a sweep, and name the mixtures that the data holds nothing of, where it may lack some.
+
+    Raises:
+        UserError: as `plan`.
+    """
+    plans, left_out = [], {}
+    for cfg in cfgs:
+        try:
+            plans.append(plan(cfg))
+        except NothingThere:
+            left_out[cfg.mixture.name] = None
+    return plans, list(left_out)
 
 
 def _check_values(cfg: DictConfig) -> None:

@@ -15,6 +15,9 @@ from rich.table import Table as RichTable
 
 from flix_lightning.files import write_whole
 
+# DejaVu Sans comes with matplotlib, so that a picture is the same everywhere.
+FONT = {"font.family": "DejaVu Sans", "font.size": 9}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -78,8 +81,7 @@ class Report:
         warnings = [line for warning in self.warnings for line in textwrap.wrap(warning, int(width))]
         height = len(warnings) + sum(layout.height for layout in layouts)
         buffer = io.BytesIO()
-        # DejaVu Sans comes with matplotlib, so that the picture is the same everywhere.
-        with rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+        with rc_context(FONT):
             figure = Figure(figsize=(width * _EM, height * _LINE), layout="none")
             axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
             axes.set_axis_off()

@@ -21,7 +21,12 @@ _log = logging.getLogger(__name__)
 SHARED = "all"  # every dataset's value of the kind `shared`
 
 _KEYS = {"name", "ranks", "train", "evaluate", "report", "sampling"}
+_PARAMETERS = {"task", "language"}  # what the lists of a mixture that is written once for many may refer to
 _GIVEN_KINDS = ("task", "language", "shared")
+
+
+class NothingThere(UserError):  # noqa: N818 - a state of the data, not a fault where data may be missing
+    """With `allow_missing`, the data holds nothing that this mixture could train on or select by."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Mixture:
         Raises UserError for an unknown key, task or language code, a dataset named twice, a bad value,
         data that is not there (one error for all of it; with `allow_missing` one warning instead, and
         the datasets concerned are left out whole), and for a mixture that leaves nothing to train on or
-        nothing to select a checkpoint by.
+        nothing to select a checkpoint by: NothingThere when that is so for missing data.
         """
         cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
         _check_keys(cfg)
@@ -127,9 +132,9 @@ class Mixture:
                 cfg["name"], len(lacking), layout.root, _grouped(lacking),
             )  # fmt: skip
         if not trained:
-            raise UserError(f"mixture {cfg['name']!r}: {layout.root} holds none of its training data")
+            raise NothingThere(f"mixture {cfg['name']!r}: {layout.root} holds none of its training data")
         if not any(_selects(dataset, report) for dataset in evaluate):
-            raise UserError(
+            raise (NothingThere if lacking else UserError)(
                 f"mixture {cfg['name']!r}: no dataset of the tasks in report ({', '.join(report)}) is both "
                 "trained and evaluated, so no checkpoint can be selected; add one to evaluate"
             )
@@ -186,7 +191,7 @@ class Mixture:
 
 def _check_keys(cfg: Mapping[str, Any]) -> None:
     for key in cfg:
-        if key not in _KEYS:
+        if key not in _KEYS | _PARAMETERS:
             near = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise UserError(f"mixture.{key}: no such key; {hint}keys are {', '.join(sorted(_KEYS))}")

@@ -4,14 +4,35 @@ Each is a pure function of finished runs: which runs belong to it, and which of 
 caller's to say.
 """
 
-from flix_lightning.tables import dropout, gates, languages, search, table1
+from functools import partial
+
+from flix_lightning.tables import (
+    appendix,
+    diversity,
+    dropout,
+    gates,
+    languages,
+    ranks,
+    search,
+    shared,
+    table1,
+    table2,
+)
 
 #: A table's name -> the files it is saved as, each with what makes it of its runs and the missing ones.
 TABLES = {
     "table1": {"table1": table1.table, "table1-languages": table1.by_language},
     "gates": {"gates": gates.table},
+    "table2": {"table2": table2.table},
     "table3": {"table3": dropout.table},
+    "table4": {"table4": ranks.table},
+    "table5": {"table5": shared.table},
+    "figure2": {"figure2": diversity.figure},
     "languages": {"languages": languages.table},
     "search_flix": {"search_flix": search.table},
     "search_lora": {"search_lora": search.table},
+    **{
+        f"table{number}": {f"table{number}": partial(appendix.table, number)}
+        for number in sorted(appendix.SHOWN)
+    },
 }

@@ -22,7 +22,8 @@ class ScoreColumn:
 
     Attributes:
         head: as in the paper.
-        task: the evaluated task.
+        task: the evaluated task; None is each task of a mixture of one language, and the macro average then
+            goes over them: a task's name stands wherever a language's does.
         seen: what its languages are to the training mixture.
         mixture: what its runs were trained on.
         group: the heading above it, as in the paper, or none.
@@ -31,7 +32,7 @@ class ScoreColumn:
     """
 
     head: str
-    task: str
+    task: str | None
     seen: str
     mixture: str
     group: str = ""
@@ -63,12 +64,14 @@ class Scores:
         if split == "validation":
             rows = [row for row in rows if (row.run, row.task, row.step) in tested]
         self.seeds = sorted({row.seed for row in rows})
+        by_task = {column.mixture for column in columns if column.task is None}
         for row in rows:
-            found = self._rows[row.mixture, row.task, row.seen, row.method, row.seed, row.active]
-            if row.language in found:
+            task, name = (None, row.task) if row.mixture in by_task else (row.task, row.language)
+            found = self._rows[row.mixture, task, row.seen, row.method, row.seed, row.active]
+            if name in found:
                 dataset = f"{row.task}/{row.language}"
                 raise UserError(f"run {row.run}: {dataset} is scored twice in {split}, active {row.active}")
-            found[row.language] = row
+            found[name] = row
 
     def rows(self, column: ScoreColumn, method: str, seed: int, active: str = "all") -> dict[str, Row]:
         """One run's rows of the column, by language; empty where there are none."""

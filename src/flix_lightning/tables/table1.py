@@ -1,18 +1,17 @@
 """Table 1: multilingual multitask learning, with the languages behind it (the paper's Tables 30-50)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from flix_lightning import paper, render
-from flix_lightning.errors import UserError
 from flix_lightning.finished import Finished
 from flix_lightning.render import Report, Section, Table
-from flix_lightning.tables import differences
+from flix_lightning.tables import methods
 from flix_lightning.tables.printed import Footnotes, printed_cell
-from flix_lightning.tables.scores import DASH, ScoreColumn, Scores, mean, missing_runs
+from flix_lightning.tables.scores import DASH, ScoreColumn, Scores, mean
 
-METHODS = ("Compute-matched", "Param-matched", "FLix")
+METHODS = tuple(methods.PAPER_ROWS)
 JOINT, HOLDOUT = "joint", "semantic_parsing_holdout"
 
 COLUMNS = (
@@ -58,39 +57,17 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     """
     _check(runs)
     scores = Scores(COLUMNS, runs)
-    footnotes = Footnotes()
-    columns = (render.Column(""), *(render.Column(c.head, c.group) for c in COLUMNS), render.Column("Avg."))
-    counts = [str(len(scores.languages(column))) for column in COLUMNS]
-    methods = [_means(method, scores.line(method)) for method in METHODS]
-    minus = [line for baseline in METHODS[:-1] for line in differences.lines(scores, "FLix", baseline)]
-    controls = [_means(name, scores.line("FLix", active)) for active, name in _CONTROLS.items()]
-    theirs = paper.table(1)
-    printed = [
-        (method, *(printed_cell(theirs, method, column, footnotes) for column in theirs.columns))
-        for method in METHODS
-    ]
-    sections = (
-        Section("Methods", (*methods, ("Languages", *counts, DASH))),
-        Section("FLix minus", tuple(minus)),
-        Section("Controls", tuple(controls)),
-        Section("The paper's own", tuple(printed)),
-    )
-    seeds = ", ".join(map(str, scores.seeds)) or "none"
-    spread = "; mean ± half of the 95 % t-interval over seeds" if len(scores.seeds) > 1 else ""
-    explained = (
-        f"Test scores on 0-100, macro averages over languages; seeds: {seeds}{spread}.",
-        "FLix minus a baseline: paired by seed; below it 95 % intervals, Student's t over seeds (two or more)"
-        " and a paired bootstrap over languages and their examples.",
-        "Frozen base, task rows only, language rows only: evaluations of the FLix runs with nothing else on.",
-        "The paper's own: PaLM-2 small on XTREME-UP; another base or other data give another level.",
-    )
-    results = Table(
+    results = methods.table(
+        1,
         "Table 1: multilingual multitask learning with FLix",
-        columns,
-        sections,
-        (*explained, *footnotes.lines),
+        scores,
+        controls=[methods.means("FLix", scores, active, name) for active, name in _CONTROLS.items()],
+        notes=(
+            "Frozen base, task rows only, language rows only: evaluations of the FLix runs with nothing else"
+            " on.",
+        ),
     )
-    return Report((results, _facts(runs)), _warnings(scores, missing))
+    return Report((results, _facts(runs)), methods.warnings(scores, METHODS, missing))
 
 
 def by_language(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
@@ -101,39 +78,11 @@ def by_language(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report
     _check(runs)
     test, validation = Scores(COLUMNS, runs), Scores(COLUMNS, runs, "validation")
     tables = tuple(_language_table(column, test, validation) for column in COLUMNS)
-    return Report(tables, _warnings(test, missing))
+    return Report(tables, methods.warnings(test, METHODS, missing))
 
 
 def _check(runs: Sequence[Finished]) -> None:
-    for row in (row for run in runs for row in run.rows):
-        for key, known in (("method", METHODS), ("mixture", (JOINT, HOLDOUT))):
-            if (value := getattr(row, key)) not in known:
-                names = ", ".join(known)
-                raise UserError(f"run {row.run}: {key} {value!r} is none of this table's ({names})")
-
-
-def _warnings(scores: Scores, missing: Sequence[str]) -> tuple[str, ...]:
-    """What keeps a cell from being what its column says."""
-    warnings = list(missing_runs(missing))
-    for method in METHODS:
-        for seed in scores.seeds:
-            absent = []
-            for column in scores.columns:
-                have, expected = scores.by_language(column, method, seed), scores.languages(column)
-                lacking = [language for language in expected if language not in have]
-                if not have:
-                    absent.append(column.head)
-                elif lacking:
-                    warnings.append(
-                        f"{method}, seed {seed}, is left out of {column.head}: it lacks {', '.join(lacking)}"
-                    )
-            if absent:
-                warnings.append(f"{method}, seed {seed}, has no scores for {', '.join(absent)}")
-    return tuple(warnings)
-
-
-def _means(name: str, line: Iterable[dict[int, float]]) -> tuple[str, ...]:
-    return (name, *(mean(seeds.values()) for seeds in line))
+    methods.check(runs, method=METHODS, mixture=(JOINT, HOLDOUT))
 
 
 def _facts(runs: Sequence[Finished]) -> Table:

@@ -1,0 +1,34 @@
+"""Print the paper's runs, those finished and the time left: `python plan.py [+sweeps=table1] [key=value]`.
+
+The arguments are those of `python train.py -m`; without a sweep, all of the paper's tables and figures.
+"""
+
+import logging
+import sys
+
+from rich.console import Console
+
+from flix_lightning import cli
+
+
+def main(overrides: list[str], console: Console) -> None:
+    """Print what the overrides come to; nothing is trained."""
+    from flix_lightning import schedule
+    from flix_lightning.plan import plan_all
+
+    named = any(override.startswith("+sweeps=") for override in overrides)
+    sweeps = [[]] if named else [[f"+sweeps={name}"] for name in cli.paper_sweeps()]
+    with console.status("Resolving the sweeps"):  # for all of them some twenty seconds
+        cfgs = [cfg for sweep in sweeps for cfg in cli.sweep_configs([*sweep, *overrides])]
+        plans, left_out = plan_all(cfgs)
+        report = schedule.report(schedule.entries(plans), left_out)
+    report.terminal(console)
+
+
+if __name__ == "__main__":
+    cli.quieten()
+    logging.disable(logging.WARNING)  # each run will say what its data lacks
+    try:
+        main(sys.argv[1:], Console())
+    except cli.MISTAKES as error:
+        cli.fail(error)

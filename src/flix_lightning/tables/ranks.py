@@ -1,0 +1,46 @@
+"""Table 4: the rank of FLix's language features (the paper's §6.2)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flix_lightning import paper
+from flix_lightning.finished import Finished
+from flix_lightning.render import Report
+from flix_lightning.tables import methods, table2
+from flix_lightning.tables.scores import Scores
+
+# Its rank-2 row is FLix in Table 2's multilingual columns, in another order.
+COLUMNS = tuple(
+    next(column for column in table2.COLUMNS if column.head == head) for head in paper.table(4).columns
+)
+
+
+def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+    """The paper's Table 4 from our runs of FLix with any ranks, with the paper's rows below them.
+
+    Args:
+        runs: FLix on the multilingual mixtures; one run for each rank, mixture and seed.
+        missing: names of the table's runs that are not there; the table is made without them and says so.
+
+    Raises:
+        UserError: runs that do not belong to this table, or contradict each other (see `Scores`).
+    """
+    methods.check(runs, method=("FLix",), mixture=[column.mixture for column in COLUMNS])
+    ranked = [_named_by_rank(run) for run in runs]
+    theirs = list(paper.table(4).rows)
+    found = sorted({row.method for run in ranked for row in run.rows} - {*theirs})
+    scores = Scores(COLUMNS, ranked)
+    results = methods.table(
+        4,
+        "Table 4: effect of the rank of language features in FLix",
+        scores,
+        {name: name for name in (*theirs, *found)},
+        ours=theirs[0],
+    )
+    return Report((results,), methods.warnings(scores, (*theirs, *found), missing))
+
+
+def _named_by_rank(run: Finished) -> Finished:
+    """The same run, its method called after what varies here."""
+    name = f"rank {run.settings['flix']['ranks']['language']}"
+    return replace(run, rows=[replace(row, method=name) for row in run.rows])
