@@ -22,6 +22,7 @@ from flix_lightning.data.datamodule import DataModule
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace
 from flix_lightning.files import write_whole
+from flix_lightning.layers import compile_layers
 from flix_lightning.module import FlixModule, Score
 from flix_lightning.plan import Plan, plain, plan
 from flix_lightning.progress import progress_callback
@@ -80,10 +81,14 @@ class _Execution:
         if cfg.trainer.threads:
             torch.set_num_threads(cfg.trainer.threads)
         self.plan, self.cfg, self.loggers = run, cfg, loggers
-        base = models.load(cfg.model.pretrained, cfg.model.revision, cfg.model.dtype)
+        base = models.load(run.pretrained, cfg.model.revision, cfg.model.dtype)
         space = FeatureSpace(run.ranks)
         self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
         log.info("%s", self.adapter.summary())
+        if cfg.trainer.compile:
+            compile_layers(base.model)
+        if cfg.trainer.activation_checkpointing:
+            self.adapter.checkpoint_layers(base.model)
         self.data = DataModule(
             run.layout,
             run.mixture,

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from flix_lightning.features import Rows
+from flix_lightning.layers import layers
 
 
 class Routing:
@@ -37,6 +39,19 @@ class Routing:
             yield
         finally:
             self._rows = before
+
+    def checkpoint_layers(self, model: PreTrainedModel) -> None:
+        """Keep only the input of each layer for backward, which recomputes the rest; in eval mode too.
+
+        Transformers' own switch does nothing in eval mode, in which a frozen base stays, and in training mode
+        would switch on the dropout that some families (BART) have in the layer itself.
+
+        Raises:
+            UserError: see `layers`.
+        """
+        recomputed = self._following(partial(checkpoint, use_reentrant=False))
+        for layer in layers(model):
+            layer.forward = partial(recomputed, layer.forward)
 
     def follow_checkpointing(self, model: PreTrainedModel) -> None:
         """Give each recomputation the rows of its own forward, whenever checkpointing is or was switched on.
