@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from flix_lightning.errors import UserError
 from flix_lightning.files import whole_folder
@@ -51,8 +51,7 @@ def ensure(package: str, licence: str, root: str) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Write the decoder-only model of a GGUF file into `folder`: bfloat16 safetensors, and its tokenizer."""
     place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
-    # The weights are dequantised by now; the config must not say otherwise.
-    del model.config.quantization_config
+    whole = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=whole)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**place).save_pretrained(folder)
