@@ -88,6 +88,18 @@ def test_methods_side_by_side(tiny, tmp_path):
         assert said.count(f"{run.name}: validating") == 1
 
 
+def test_a_launcher_of_processes(tiny, tmp_path):
+    sweep = [*tiny, "trainer.max_steps=1", "seed=0,1"]
+    commands.run(tmp_path, "train.py", "-m", "hydra/launcher=processes", *sweep)
+    assert runs(tmp_path) == planned(sweep, tmp_path)
+    failed = commands.run(
+        tmp_path, "train.py", "-m", "hydra/launcher=processes", *sweep, "data.root=nowhere", code=1
+    )
+    assert "error: " in failed.err
+    assert "nowhere" in failed.err
+    assert "Traceback" not in failed.err
+
+
 def test_ranks_of_a_kind(tiny, tmp_path):
     sweep = [*tiny, "trainer.max_steps=1", "flix.ranks.language=1,2"]
     commands.run(tmp_path, "train.py", "-m", *sweep)

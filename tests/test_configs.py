@@ -1,10 +1,12 @@
 import re
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
 
 from commands import REPOSITORY
+from families import FAMILIES
 from flix_lightning import cli, models
 from flix_lightning.cldr import benchmark
 from tiny_runs import config, do, rows
@@ -26,6 +28,17 @@ def test_every_choice_composes(choice):
     found = config(chosen([(group, name)]))
     said = yaml.safe_load((CONF / f"{choice}.yaml").read_text())
     assert set(said) <= set(found[group])
+
+
+@pytest.mark.parametrize("launcher", sorted(path.stem for path in CONF.glob("hydra/launcher/*.yaml")))
+def test_every_launcher_composes(launcher):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+    found = cfg.hydra.launcher
+    said = yaml.safe_load((CONF / f"hydra/launcher/{launcher}.yaml").read_text())
+    del said["defaults"]
+    assert {key: found[key] for key in said} == said
+    assert hydra.utils.get_class(found._target_)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -68,6 +81,17 @@ def test_every_key_says_what_it_is(file):
     assert {path for path, _ in keys(yaml.compose(text)) if path.rpartition(".")[2] not in names} == set()
 
 
+#: Recipes of base models, and a random model of the same family that stands in for each.
+RECIPES = {
+    "mt5-small": "mt5",
+    "mt5-base": "mt5",
+    "mt5-xl": "mt5",
+    "byt5-base": "byt5",
+    "qwen3-0.6b": "qwen3",
+    "gemma-3-4b": "gemma3 with vision",
+    "gemma3-270m": "gemma3",
+}
+
 #: Every choice of every group, in as few runs.
 TRAINED = {
     "FLix": "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
@@ -77,11 +101,14 @@ TRAINED = {
     "5 languages": "data/cldr mixture/joint_5",
     "10 languages": "data/cldr mixture/joint_10",
     "20 languages": "data/cldr mixture/joint_20",
+    **{f"recipe {name}": f"model/{name} data/folder trainer/gpu" for name in RECIPES},
 }
+#: Where several processes do so: test_experiment.py.
+TRAINED_ELSEWHERE = ["trainer/ddp"]
 
 
 def test_every_choice_is_trained_below():
-    assert sorted(set(" ".join(TRAINED.values()).split())) == CHOICES
+    assert sorted({*" ".join(TRAINED.values()).split(), *TRAINED_ELSEWHERE}) == CHOICES
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +133,11 @@ def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
         "model/hf": [f"model.pretrained={base}"],
         "data/cldr": short,
         "data/folder": [f"data.root={data}", "data.max_input_length=48", *SMALL],
+        "trainer/gpu": ["trainer.accelerator=cpu"],
     }
+    for recipe, family in RECIPES.items():
+        if f"model/{recipe}" in TRAINED[run]:
+            own[f"model/{recipe}"] = [f"model.pretrained={FAMILIES[family].save(tmp_path / family)}"]
     overrides = [
         *chosen(choice for choice in choices if choice[0] != "logger"),
         f"logger=[{','.join(loggers)}]",

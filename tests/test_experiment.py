@@ -220,6 +220,8 @@ LEAVES = {
     "trainer.threads": 0,
     "trainer.progress": "bar",
     "trainer.micro_batch_size": 8,
+    "trainer.activation_checkpointing": True,
+    "trainer.compile": True,
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
     "flix.learning_rate": 0.5,  # where optimizer.learning_rate says another
@@ -474,7 +476,8 @@ def test_two_processes_do_as_one_does(tiny, tmp_path):
         "evaluation.batch_size=4",
     ]
     one = do(overrides, tmp_path / "one")
-    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *overrides, "trainer.devices=2"]
+    several = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
+    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *several, *overrides]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     (two,) = tmp_path.glob("outputs/runs/*")

@@ -44,15 +44,21 @@ def hydra_main(task: Callable[[DictConfig], object]) -> None:
     """
     quieten()
     failed = []
+    process = os.getpid()
 
     @wraps(task)
     def job(cfg: DictConfig) -> object:
+        elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
+        if elsewhere:
+            quieten()
         try:
             return task(cfg)
         except MISTAKES as error:
             if TRACEBACK:
                 raise
             say(error)  # here, as Hydra would say the overrides before it, and only one job's of a multirun
+            if elsewhere:
+                raise  # for all that this process learns of it
             failed.append(error)
             return None
 
