@@ -56,6 +56,11 @@ MISTAKES = {
         ["model.pretrained={_target_:flix_lightning.packaged.ensure,package:no_gguf,licence:x,root:x}"],
         ["error: the model is carried by a package", "no_gguf", "pip install"],
     ),
+    "no such vocabulary": (["model.vocabulary=some"], ["model.vocabulary is 'some'", "all, data"]),
+    "a vocabulary that cannot be cut": (
+        ["model.vocabulary=data"],
+        ["model.vocabulary=data", "without a"],
+    ),
     "no such type": (["model.dtype=float33"], ["model.dtype", "float33", "bfloat16"]),
     # training
     "batches": (["trainer.batch_size=10"], ["batch_size 10", "micro_batch_size 4"]),

@@ -184,6 +184,7 @@ DECIDES = {
     "seed": 1,
     "model.targets": "default",
     "model.dtype": "bfloat16",
+    "model.vocabulary": "data",
     "data.max_input_length": 40,
     "data.max_target_length": 5,
     "flix.ranks": {"task": 4, "language": 3},

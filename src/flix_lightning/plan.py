@@ -20,6 +20,7 @@ from flix_lightning.tasks import get_task
 from flix_lightning.tracking import TrackedRun
 
 SELECTIONS = ("task", "average")
+VOCABULARIES = ("all", "data")
 
 #: Whole numbers of the config and the least that each may be; numbers above 0; those that may be null.
 _LEAST = {
@@ -112,6 +113,8 @@ def _check_values(cfg: DictConfig) -> None:
         raise UserError(
             f"evaluation.selection is {cfg.evaluation.selection!r}; choices: {', '.join(SELECTIONS)}"
         )
+    if cfg.model.vocabulary not in VOCABULARIES:
+        raise UserError(f"model.vocabulary is {cfg.model.vocabulary!r}; choices: {', '.join(VOCABULARIES)}")
     for key in _YES_OR_NO:
         if type(value := OmegaConf.select(cfg, key)) is not bool:
             raise UserError(f"{key} is {value!r}; true or false is needed")
@@ -151,9 +154,12 @@ def _deciding(
 ) -> dict[str, Any]:
     """All that decides a run's result, and nothing that does not."""
     datasets = [*mixture.train, *mixture.evaluate]
+    base = models.fingerprint(pretrained, cfg.model.revision)
+    if cfg.model.vocabulary != "all":  # the files, below, say which tokens it has then
+        base += f" with the vocabulary of the {cfg.model.vocabulary}"
     return {
         "schema": SCHEMA,
-        "base": models.fingerprint(pretrained, cfg.model.revision),
+        "base": base,
         "model": {key: cfg.model[key] for key in ("dtype", "targets")},
         "files": layout.fingerprint(mixture.paths(layout)),
         "datasets": [len(mixture.train), [dataset.attributes for dataset in datasets]],
