@@ -76,7 +76,10 @@ MISTAKES = {
     "accelerator": (["trainer.accelerator=abacus"], ["trainer", "abacus", "cpu"]),
     "strategy": (["trainer.strategy=luck"], ["trainer", "luck", "ddp"]),
     "devices": (["trainer.devices=0"], ["trainer", "0"]),
-    "compile": (["trainer.compile=perhaps"], ["trainer.compile is 'perhaps'", "true or false"]),
+    "recomputation": (
+        ["trainer.activation_checkpointing=perhaps"],
+        ["trainer.activation_checkpointing is 'perhaps'", "true or false"],
+    ),
     "progress": (["trainer.progress=dots"], ["trainer.progress", "dots", "bar, lines"]),
     "selection": (["evaluation.selection=best"], ["evaluation.selection", "best", "task, average"]),
     "mode of W&B": (["logger=[wandb]", "logger.wandb.mode=of"], ["wandb.mode", "'of'", "offline, online"]),

@@ -222,7 +222,6 @@ LEAVES = {
     "trainer.progress": "bar",
     "trainer.micro_batch_size": 8,
     "trainer.activation_checkpointing": True,
-    "trainer.compile": True,
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
     "flix.learning_rate": 0.5,  # where optimizer.learning_rate says another

@@ -23,7 +23,6 @@ from flix_lightning.data.tokenized import DECODER_ONLY_SEPARATOR
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace
 from flix_lightning.files import write_whole
-from flix_lightning.layers import compile_layers
 from flix_lightning.module import FlixModule, Score
 from flix_lightning.plan import Plan, plain, plan
 from flix_lightning.progress import progress_callback
@@ -96,8 +95,6 @@ class _Execution:
         space = FeatureSpace(run.ranks)
         self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
         log.info("%s", self.adapter.summary())
-        if cfg.trainer.compile:
-            compile_layers(base.model)
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
         self.data = DataModule(

@@ -39,7 +39,7 @@ _ABOVE_0 = ("optimizer.learning_rate", "trainer.gradient_clip_val")
 _NULLABLE = ("evaluation.validation_cap", "evaluation.test_cap", "trainer.gradient_clip_val")
 
 #: Settings of the trainer that leave a run's result as it is, up to rounding. Precision does not: bfloat16
-#: rounds what float32 keeps, while a compiled or recomputed layer does the same arithmetic in the same type.
+#: rounds what float32 keeps, while a recomputed layer does the same arithmetic again in the same type.
 _DEVICE = (
     "accelerator",
     "devices",
@@ -48,9 +48,8 @@ _DEVICE = (
     "micro_batch_size",
     "progress",
     "activation_checkpointing",
-    "compile",
 )
-_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing", "trainer.compile")
+_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing")
 
 
 @dataclass(frozen=True)
