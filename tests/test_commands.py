@@ -1,6 +1,8 @@
 """The commands of the README, on the tiny base."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -89,15 +91,15 @@ def test_methods_side_by_side(tiny, tmp_path):
 
 
 def test_a_launcher_of_processes(tiny, tmp_path):
-    sweep = [*tiny, "trainer.max_steps=1", "seed=0,1"]
-    commands.run(tmp_path, "train.py", "-m", "hydra/launcher=processes", *sweep)
-    assert runs(tmp_path) == planned(sweep, tmp_path)
-    failed = commands.run(
-        tmp_path, "train.py", "-m", "hydra/launcher=processes", *sweep, "data.root=nowhere", code=1
-    )
-    assert "error: " in failed.err
-    assert "nowhere" in failed.err
-    assert "Traceback" not in failed.err
+    """A process of its own, which ends those that it started. One of the runs is a mistake."""
+    sweep = [*tiny, "trainer.max_steps=1", "flix.dropout=0.0,1.0"]
+    command = [sys.executable, commands.REPOSITORY / "train.py", "-m", "hydra/launcher=processes", *sweep]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert ended.returncode == 1, ended.stderr
+    assert "error: feature dropout of every kind is 1.0" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (done,) = planned([*tiny, "trainer.max_steps=1", "flix.dropout=0.0"], tmp_path)
+    assert runs(tmp_path) == [done]
 
 
 def test_ranks_of_a_kind(tiny, tmp_path):
