@@ -53,6 +53,15 @@ MISTAKES = {
     "targets that match nothing": (["model.targets=no.such"], ["no.such", "SelfAttention.q"]),
     "targets that are no pattern": (["model.targets='(q'"], ["(q", "regular expression"]),
     "no such folder of a model": (["model.pretrained=./nowhere"], ["./nowhere", "no such folder"]),
+    "a package that is not installed": (
+        ["model.pretrained={_target_:flix_lightning.packaged.ensure,package:no_gguf,licence:x,root:x}"],
+        ["error: the model is carried by a package", "no_gguf", "pip install"],
+    ),
+    "no such vocabulary": (["model.vocabulary=some"], ["model.vocabulary is 'some'", "all, data"]),
+    "a vocabulary that cannot be cut": (
+        ["model.vocabulary=data"],
+        ["model.vocabulary=data", "without a"],
+    ),
     "no such type": (["model.dtype=float33"], ["model.dtype", "float33", "bfloat16"]),
     # training
     "batches": (["trainer.batch_size=10"], ["batch_size 10", "micro_batch_size 4"]),
@@ -68,6 +77,10 @@ MISTAKES = {
     "accelerator": (["trainer.accelerator=abacus"], ["trainer", "abacus", "cpu"]),
     "strategy": (["trainer.strategy=luck"], ["trainer", "luck", "ddp"]),
     "devices": (["trainer.devices=0"], ["trainer", "0"]),
+    "recomputation": (
+        ["trainer.activation_checkpointing=perhaps"],
+        ["trainer.activation_checkpointing is 'perhaps'", "true or false"],
+    ),
     "progress": (["trainer.progress=dots"], ["trainer.progress", "dots", "bar, lines"]),
     "selection": (["evaluation.selection=best"], ["evaluation.selection", "best", "task, average"]),
     "mode of W&B": (["logger=[wandb]", "logger.wandb.mode=of"], ["wandb.mode", "'of'", "offline, online"]),

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from flix_lightning.data.batches import BatchPlan, Collator, EvaluationPlan, mixing_rates
+from flix_lightning.data.batches import BatchPlan, Collator, EvaluationPlan, accumulation, mixing_rates
 from flix_lightning.errors import UserError
 
 
@@ -104,11 +104,24 @@ def test_micro_batches_of_a_step_do_not_overlap_in_length():
             assert LENGTHS[micro.rows].max() <= LENGTHS[following.rows].min()
 
 
-def test_batch_size_must_be_whole_micro_batches_on_every_process():
-    with pytest.raises(UserError, match=r"batch_size 24 .* micro_batch_size 5 x 1 devices"):
-        plan(micro_batch_size=5)
-    with pytest.raises(UserError, match=r"batch_size 24 .* micro_batch_size 8 x 2 devices"):
-        plan(micro_batch_size=8, world_size=2)
+@pytest.mark.parametrize(
+    ("micro_batch_size", "world_size", "cure"),
+    [
+        (5, 1, "trainer.micro_batch_size=4 or trainer.batch_size=25 would do"),
+        (8, 2, "trainer.micro_batch_size=6 or trainer.batch_size=32 would do"),
+        (48, 2, "trainer.micro_batch_size=12 or trainer.batch_size=96 would do"),
+        (2, 7, ": trainer.batch_size=28 would do"),
+    ],
+)
+def test_batch_size_must_be_whole_micro_batches_on_every_process(micro_batch_size, world_size, cure):
+    fault = f"batch_size 24 is not a multiple of micro_batch_size {micro_batch_size} x {world_size} devices"
+    with pytest.raises(UserError, match=f"{fault}.*{cure}"):
+        plan(micro_batch_size=micro_batch_size, world_size=world_size)
+
+
+@pytest.mark.parametrize(("devices", "micro_batch_size", "steps"), [(1, 64, 8), (4, 32, 4), (8, 64, 1)])
+def test_the_papers_batch_is_accumulated(devices, micro_batch_size, steps):
+    assert accumulation(512, micro_batch_size, devices) == steps
 
 
 def test_resuming_late_in_a_run_of_the_papers_size_is_quick():

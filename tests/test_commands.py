@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -89,6 +90,22 @@ def test_methods_side_by_side(tiny, tmp_path):
     for run in runs(tmp_path):
         assert len(list(run.glob("metrics/version_*"))) == 1
         assert said.count(f"{run.name}: validating") == 1
+
+
+def test_a_launcher_of_processes(tiny, tmp_path):
+    """A process of its own, which ends those that it started. One of the runs is a mistake."""
+    sweep = [*tiny, "trainer.max_steps=1", "flix.dropout=0.0,1.0"]
+    command = [sys.executable, commands.REPOSITORY / "train.py", "-m", "hydra/launcher=processes", *sweep]
+    # flix_lightning.cli set it, where it was imported.
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "error: feature dropout of every kind is 1.0" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (done,) = planned([*tiny, "trainer.max_steps=1", "flix.dropout=0.0"], tmp_path)
+    assert runs(tmp_path) == [done]
 
 
 def test_ranks_of_a_kind(tiny, tmp_path):
@@ -180,7 +197,7 @@ def table22(base, data):
     return [
         "+sweeps=table22",
         f"model.pretrained={base}",
-        "data=folder",
+        "data=xtreme_up",
         f"data.root={data}",
         "data.allow_missing=true",
         "data.max_input_length=48",
@@ -235,10 +252,10 @@ def make(*arguments):
 
 def test_make_reproduces_every_table_and_figure_of_the_paper():
     names = [*(f"table{number}" for number in range(1, 51)), "figure2"]
-    everything = make("-n", "reproduce-all", "SEEDS=3", "ARGS=data=folder data.root=there").stdout
+    everything = make("-n", "reproduce-all", "SEEDS=3", "ARGS=data=xtreme_up data.root=there").stdout
     asked = re.findall(r"report\.py --if-finished (.*?) \|\|", everything)
     # In this order, so that Tables 1 and 2 have trained most of the runs that the others show.
-    assert asked == [f"+sweeps={name} seed=0,1,2 data=folder data.root=there" for name in names]
+    assert asked == [f"+sweeps={name} seed=0,1,2 data=xtreme_up data.root=there" for name in names]
     for name in names[3::20]:
         assert f"train.py -m +sweeps={name} seed=0 " in make("-n", f"reproduce-{name}").stdout
     assert make("-n", "reproduce-table51").returncode != 0

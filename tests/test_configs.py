@@ -1,10 +1,12 @@
 import re
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
 
 from commands import REPOSITORY
+from families import FAMILIES
 from flix_lightning import models
 from flix_lightning.cldr import benchmark
 from flix_lightning.plan import plan
@@ -34,6 +36,17 @@ def test_every_choice_composes(choice):
     assert set(said) <= set(found[group])
 
 
+@pytest.mark.parametrize("launcher", sorted(path.stem for path in CONF.glob("hydra/launcher/*.yaml")))
+def test_every_launcher_composes(launcher):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+    found = cfg.hydra.launcher
+    said = yaml.safe_load((CONF / f"hydra/launcher/{launcher}.yaml").read_text())
+    del said["defaults"]
+    assert {key: found[key] for key in said} == said
+    assert hydra.utils.get_class(found._target_)
+
+
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_sweep_composes(sweep):
     configs = swept(sweep)
@@ -45,7 +58,7 @@ def test_every_sweep_composes(sweep):
 def test_the_table_of_contents_lists_every_choice(choice):
     group, name = choice.split("/")
     (line,) = re.findall(rf"^  - {group}: .*$", (CONF / "train.yaml").read_text(), re.MULTILINE)
-    assert name in re.split(r"\W+", line.partition("#")[2])
+    assert name in re.split(r"[^\w.-]+", line.partition("#")[2])
 
 
 def keys(node, parents=()):
@@ -74,6 +87,17 @@ def test_every_key_says_what_it_is(file):
     assert {path for path, _ in keys(yaml.compose(text)) if path.rpartition(".")[2] not in names} == set()
 
 
+#: Recipes of base models, and a random model of the same family that stands in for each.
+RECIPES = {
+    "mt5-small": "mt5",
+    "mt5-base": "mt5",
+    "mt5-xl": "mt5",
+    "byt5-base": "byt5",
+    "qwen3-0.6b": "qwen3",
+    "gemma-3-4b": "gemma3 with vision",
+    "gemma3-270m": "gemma3",
+}
+
 #: Every choice of every group, in as few runs.
 TRAINED = {
     "FLix": "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
@@ -84,7 +108,10 @@ TRAINED = {
     "10 languages": "data/cldr mixture/joint_10",
     "20 languages": "data/cldr mixture/joint_20",
     "one dataset": "flix/flix_shared data/cldr mixture/single_dataset",
+    **{f"recipe {name}": f"model/{name} data/xtreme_up trainer/gpu" for name in RECIPES},
 }
+#: Where several processes do so: test_experiment.py.
+TRAINED_ELSEWHERE = ["trainer/ddp"]
 #: Choices that are like one of these but for a list of languages or tasks.
 PLANNED = [
     f"mixture/{name}"
@@ -99,7 +126,8 @@ PLANNED = [
 
 
 def test_every_choice_is_trained_or_planned_below():
-    assert sorted({*" ".join(TRAINED.values()).split(), *PLANNED}) == CHOICES
+    trained = " ".join(TRAINED.values()).split()
+    assert sorted({*trained, *TRAINED_ELSEWHERE, *PLANNED}) == CHOICES
 
 
 @pytest.mark.parametrize("choice", PLANNED)
@@ -134,7 +162,11 @@ def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
         "model/hf": [f"model.pretrained={base}"],
         "data/cldr": short,
         "data/xtreme_up": [f"data.root={data}", "data.max_input_length=48", *SMALL],
+        "trainer/gpu": ["trainer.accelerator=cpu"],
     }
+    for recipe, family in RECIPES.items():
+        if f"model/{recipe}" in TRAINED[run]:
+            own[f"model/{recipe}"] = [f"model.pretrained={FAMILIES[family].save(tmp_path / family)}"]
     overrides = [
         *chosen([choice for choice in choices if choice[0] != "logger"]),
         f"logger=[{','.join(loggers)}]",

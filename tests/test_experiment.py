@@ -184,6 +184,7 @@ DECIDES = {
     "seed": 1,
     "model.targets": "default",
     "model.dtype": "bfloat16",
+    "model.vocabulary": "data",
     "data.max_input_length": 40,
     "data.max_target_length": 5,
     "flix.ranks": {"task": 4, "language": 3},
@@ -220,6 +221,7 @@ LEAVES = {
     "trainer.threads": 0,
     "trainer.progress": "bar",
     "trainer.micro_batch_size": 8,
+    "trainer.activation_checkpointing": True,
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
     "data.feature_dropout": 0.5,  # where flix.dropout says another
@@ -482,7 +484,8 @@ def test_two_processes_do_as_one_does(tiny, tmp_path):
         "evaluation.batch_size=4",
     ]
     one = do(overrides, tmp_path / "one")
-    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *overrides, "trainer.devices=2"]
+    several = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
+    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *several, *overrides]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     (two,) = tmp_path.glob("outputs/runs/*")

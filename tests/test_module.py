@@ -261,9 +261,9 @@ def test_scores_are_those_of_the_predictions(tiny, tmp_path, monkeypatch):
         def validation_step(self, batch):
             prompts = self.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
             said = [next(text for key, text in answers.items() if key in prompt) for prompt in prompts]
-            self.model.generate = lambda **_: ByT5Tokenizer()(said, padding=True, return_tensors="pt")[
-                "input_ids"
-            ]
+            self.model.generate = lambda **_: ByT5Tokenizer()(
+                ["<pad>" + text for text in said], padding=True, return_tensors="pt"
+            )["input_ids"]
             super().validation_step(batch)
 
     monkeypatch.setattr(experiment, "FlixModule", Says)

@@ -86,7 +86,7 @@ def test_when_all_is_finished_nothing_is_left(plans):
 
 
 def test_the_command_prints_every_run_and_trains_none(data, tmp_path):
-    overrides = ["+sweeps=table5", "data=folder", f"data.root={data}", "data.allow_missing=true"]
+    overrides = ["+sweeps=table5", "data=xtreme_up", f"data.root={data}", "data.allow_missing=true"]
     plans, _ = plan_all(cli.sweep_configs([*overrides, f"output={tmp_path}"]))
     finish(plans[0], 75)
     said = commands.run(tmp_path / "elsewhere", "plan.py", *overrides, f"output={tmp_path}")

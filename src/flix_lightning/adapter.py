@@ -105,6 +105,10 @@ class Adapter:
         """
         return self._routing.use(rows.to(self.parameters()[0].device))
 
+    def checkpoint_layers(self, model: PreTrainedModel) -> None:
+        """Save memory in training `model` by a second forward; see `Routing.checkpoint_layers`."""
+        self._routing.checkpoint_layers(model)
+
     def parameters(self) -> list[nn.Parameter]:
         """Return every A and B: all that is trained."""
         return [pool for module in self.modules.values() for pool in (module.A, module.B)]

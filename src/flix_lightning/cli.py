@@ -46,17 +46,22 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     """
     quieten()
     failed = []
+    process = os.getpid()
 
     @wraps(task)
     def job(cfg: DictConfig) -> object:
+        elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
+        if elsewhere:
+            quieten()
         try:
             return task(cfg)
         except MISTAKES as error:
             if TRACEBACK:
                 raise
-            say(
-                error, config
-            )  # here, as Hydra would say the overrides before it, and only one job's of a multirun
+            # Here, as Hydra would say the overrides before it, and only one job's of a multirun.
+            say(error, config)
+            if elsewhere:
+                raise  # for all that this process learns of it
             failed.append(error)
             return None
 
@@ -77,6 +82,7 @@ def quieten() -> None:
     for name in _NOISE:
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -15,10 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from flix_lightning import checkpoints, models, results
+from flix_lightning import checkpoints, models, results, vocabulary
 from flix_lightning.adapter import inject
 from flix_lightning.checkpoints import BestCheckpoint, WholeCheckpoints
 from flix_lightning.data.datamodule import DataModule
+from flix_lightning.data.tokenized import DECODER_ONLY_SEPARATOR
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace
 from flix_lightning.files import write_whole
@@ -63,6 +64,16 @@ def _validation(run: Plan) -> float:
     return fmean(selected.values())
 
 
+def _cut(run: Plan) -> str:
+    """The base model, with the vocabulary that it is to have."""
+    model = run.cfg.model
+    if model.vocabulary == "all":
+        return run.pretrained
+    texts = [DECODER_ONLY_SEPARATOR, *run.mixture.texts(run.layout)]
+    root = Path(run.cfg.output) / "models"
+    return str(vocabulary.cut(run.pretrained, model.revision, model.dtype, texts, root))
+
+
 @contextmanager
 def _interruptible(run: Plan) -> Iterator[None]:
     """Say how to go on where Lightning ends the process: on Ctrl-C, and on SIGTERM, for it with code 0."""
@@ -80,10 +91,12 @@ class _Execution:
         if cfg.trainer.threads:
             torch.set_num_threads(cfg.trainer.threads)
         self.plan, self.cfg, self.loggers = run, cfg, loggers
-        base = models.load(cfg.model.pretrained, cfg.model.revision, cfg.model.dtype)
+        base = models.load(_cut(run), cfg.model.revision, cfg.model.dtype)
         space = FeatureSpace(run.ranks)
         self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
         log.info("%s", self.adapter.summary())
+        if cfg.trainer.activation_checkpointing:
+            self.adapter.checkpoint_layers(base.model)
         self.data = DataModule(
             run.layout,
             run.mixture,

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,6 +28,24 @@ class Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     is_encoder_decoder: bool
+
+    @property
+    def decoder_start(self) -> list[int]:
+        """Ids that an encoder-decoder's decoder reads before every target; none for a decoder-only model.
+
+        The start token, then the one that the checkpoint forces to come first (BART: `<s>`), as it was
+        pretrained with both. Raises UserError where it names no start.
+        """
+        if not self.is_encoder_decoder:
+            return []
+        said = self.model.generation_config
+        if said.decoder_start_token_id is None:
+            raise UserError(
+                f"{self.model.name_or_path}: neither config.json nor generation_config.json has a "
+                "decoder_start_token_id, the token that the decoder starts with"
+            )
+        forced = [] if said.forced_bos_token_id is None else [said.forced_bos_token_id]
+        return [said.decoder_start_token_id, *forced]
 
 
 def fingerprint(pretrained: str, revision: str) -> str:
@@ -64,14 +83,40 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
         config = AutoConfig.from_pretrained(source, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = family.from_pretrained(source, revision=revision, dtype=kind)
+        model, report = family.from_pretrained(
+            source, revision=revision, dtype=kind, output_loading_info=True
+        )
     except Exception as error:  # transformers raises what the hub, the files and their parsers raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"model.pretrained={pretrained} cannot be loaded ({type(error).__name__}: {reason}); "
             f"give {', '.join(BUILT_IN)}, a folder, or a model's name on the hub"
         ) from error
+    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
+        raise UserError(
+            f"model.pretrained={pretrained} lacks {len(missing)} weights of {type(model).__name__}, among "
+            f"them {missing[0]}: it is no whole model that generates text"
+        )
+    if (tokenizer.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
+        tokenizer.pad_token = tokenizer.eos_token  # nothing attends to padding, but it must be readable
+    model.generation_config = _greedy(model.generation_config, tokenizer)
     return Base(model.eval(), tokenizer, bool(config.is_encoder_decoder))
+
+
+def _greedy(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Plain greedy generation up to the token that targets end in.
+
+    Of what the checkpoint says, only how its decoder starts is kept: the rest may sample, search, forbid to
+    repeat, or end in other tokens (a chat model's), none of which training knows of.
+    """
+    start = said.decoder_start_token_id
+    return GenerationConfig(
+        decoder_start_token_id=said.bos_token_id if start is None else start,
+        forced_bos_token_id=said.forced_bos_token_id,
+        bos_token_id=said.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def _source(pretrained: str) -> Path:

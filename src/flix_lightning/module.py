@@ -73,6 +73,7 @@ class FlixModule(LightningModule):
         self.model = base.model.eval()
         self.tokenizer = base.tokenizer
         self.is_encoder_decoder = base.is_encoder_decoder
+        self.decoder_start = base.decoder_start
         self.adapter = adapter
         self.dropout = dropout
         self.evaluated = evaluated
@@ -117,7 +118,10 @@ class FlixModule(LightningModule):
         labels = batch["labels"]
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if self.is_encoder_decoder:
-            inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels=labels)
+            # Not the model's own shifting, which for mBART starts otherwise than generation does.
+            read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0)
+            inputs["decoder_input_ids"] = torch.cat([self._starts(labels), read], dim=1)
+            labels = functional.pad(labels, (len(self.decoder_start) - 1, 0), value=IGNORED)
         else:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
         counted = labels != IGNORED
@@ -125,6 +129,10 @@ class FlixModule(LightningModule):
         with _only(counted, self.model.get_output_embeddings()):
             logits = self.model(**inputs, use_cache=False).logits
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
+
+    def _starts(self, like: Tensor) -> Tensor:
+        """What the decoder reads before each of a batch's targets: long [batch, 1 or 2]."""
+        return like.new_tensor(self.decoder_start).repeat(len(like), 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the effective batch's loss."""
@@ -174,18 +182,13 @@ class FlixModule(LightningModule):
             [name for name in names if self.active is None or name.partition(":")[0] in self.active]
             for names in batch["features"]
         ]
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        given = inputs["input_ids"]
+        if self.is_encoder_decoder:
+            given = inputs["decoder_input_ids"] = self._starts(given)
         with self.adapter.route(self.adapter.space.rows(features)):
-            generated = self.model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                max_new_tokens=self.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-        if not self.is_encoder_decoder:
-            generated = generated[:, batch["input_ids"].shape[1] :]
-        predictions = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
+            generated = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens)
+        predictions = self.tokenizer.batch_decode(generated[:, given.shape[1] :], skip_special_tokens=True)
         found = zip(
             batch["dataset"], batch["position"], batch["ids"], predictions, batch["targets"], strict=True
         )

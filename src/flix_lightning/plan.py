@@ -21,6 +21,7 @@ from flix_lightning.tasks import get_task
 from flix_lightning.tracking import TrackedRun
 
 SELECTIONS = ("task", "average")
+VOCABULARIES = ("all", "data")
 
 #: Whole numbers of the config and the least that each may be; numbers above 0; those that may be null.
 _LEAST = {
@@ -38,8 +39,18 @@ _LEAST = {
 _ABOVE_0 = ("optimizer.learning_rate", "trainer.gradient_clip_val")
 _NULLABLE = ("evaluation.validation_cap", "evaluation.test_cap", "trainer.gradient_clip_val")
 
-#: Settings of the trainer that leave a run's result as it is, up to rounding.
-_DEVICE = ("accelerator", "devices", "strategy", "threads", "micro_batch_size", "progress")
+#: Settings of the trainer that leave a run's result as it is, up to rounding. Precision does not: bfloat16
+#: rounds what float32 keeps, while a recomputed layer does the same arithmetic again in the same type.
+_DEVICE = (
+    "accelerator",
+    "devices",
+    "strategy",
+    "threads",
+    "micro_batch_size",
+    "progress",
+    "activation_checkpointing",
+)
+_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class Plan:
     Attributes:
         cfg: the composed config.
         layout, mixture: the data and what of it is trained and evaluated.
+        pretrained: the base model, as `flix_lightning.models.load` takes it.
         ranks: "kind:name" -> rank of every feature that is trained.
         folder: where the run lives, by the hash of all that decides its result.
     """
@@ -56,6 +68,7 @@ class Plan:
     cfg: DictConfig
     layout: Layout
     mixture: Mixture
+    pretrained: str
     ranks: dict[str, int]
     folder: RunFolder
 
@@ -74,20 +87,25 @@ def plan(cfg: DictConfig) -> Plan:
         UserError: a value out of its choices, data or a base that is not there, ranks that make no method.
     """
     _check_values(cfg)
-    root = cfg.data.root
-    layout = open_layout(root if isinstance(root, str) else instantiate(root), Path(cfg.output) / "data")
+    layout = open_layout(_given_or_made(cfg.data.root), Path(cfg.output) / "data")
     mixture = Mixture.resolve(cfg.mixture, layout, cfg.data.allow_missing)
     table = OmegaConf.to_container(cfg.flix.ranks, resolve=True)
     kinds = dict.fromkeys([*table, *mixture.ranks])  # a word for a rank is worked out from the mixture's
     ranks = resolve_ranks(table, mixture.trained_attributes(layout, kinds), mixture.ranks)
     FeatureSpace(ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
     _check_kinds(cfg, table)
+    pretrained = str(_given_or_made(cfg.model.pretrained))
     folder = RunFolder(
         Path(cfg.output) / "runs",
         f"{cfg.flix.name.lower()}-{mixture.name}-seed{cfg.seed}",
-        run_id(_deciding(cfg, layout, mixture, ranks)),
+        run_id(_deciding(cfg, layout, mixture, pretrained, ranks)),
     )
-    return Plan(cfg, layout, mixture, ranks, folder)
+    return Plan(cfg, layout, mixture, pretrained, ranks, folder)
+
+
+def _given_or_made(place: str | DictConfig) -> str | Path:
+    """A place as the config says it, or as the call in the config returns it."""
+    return place if isinstance(place, str) else instantiate(place)
 
 
 def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
@@ -110,8 +128,11 @@ def _check_values(cfg: DictConfig) -> None:
         raise UserError(
             f"evaluation.selection is {cfg.evaluation.selection!r}; choices: {', '.join(SELECTIONS)}"
         )
-    if type(cfg.evaluation.test) is not bool:
-        raise UserError(f"evaluation.test is {cfg.evaluation.test!r}; true or false is needed")
+    if cfg.model.vocabulary not in VOCABULARIES:
+        raise UserError(f"model.vocabulary is {cfg.model.vocabulary!r}; choices: {', '.join(VOCABULARIES)}")
+    for key in _YES_OR_NO:
+        if type(value := OmegaConf.select(cfg, key)) is not bool:
+            raise UserError(f"{key} is {value!r}; true or false is needed")
     for key in _ABOVE_0:
         value = OmegaConf.select(cfg, key)
         valid = type(value) in (int, float) and 0 < value < math.inf
@@ -143,12 +164,17 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def _deciding(cfg: DictConfig, layout: Layout, mixture: Mixture, ranks: Mapping[str, int]) -> dict[str, Any]:
+def _deciding(
+    cfg: DictConfig, layout: Layout, mixture: Mixture, pretrained: str, ranks: Mapping[str, int]
+) -> dict[str, Any]:
     """All that decides a run's result, and nothing that does not."""
     datasets = [*mixture.train, *mixture.evaluate]
+    base = models.fingerprint(pretrained, cfg.model.revision)
+    if cfg.model.vocabulary != "all":  # the files, below, say which tokens it has then
+        base += f" with the vocabulary of the {cfg.model.vocabulary}"
     return {
         "schema": SCHEMA,
-        "base": models.fingerprint(cfg.model.pretrained, cfg.model.revision),
+        "base": base,
         "model": {key: cfg.model[key] for key in ("dtype", "targets")},
         "files": layout.fingerprint(mixture.paths(layout)),
         "datasets": [len(mixture.train), [dataset.attributes for dataset in datasets]],

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from flix_lightning.errors import UserError
 from flix_lightning.features import Rows
 
 
@@ -37,6 +40,25 @@ class Routing:
             yield
         finally:
             self._rows = before
+
+    def checkpoint_layers(self, model: PreTrainedModel) -> None:
+        """Keep only the input of each layer for backward, which recomputes the rest; in eval mode too.
+
+        Transformers' own switch does nothing in eval mode, in which a frozen base stays, and in training mode
+        would switch on the dropout that some families (BART) have in the layer itself.
+
+        Raises:
+            UserError: the model does not say which of its modules are layers.
+        """
+        layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise UserError(
+                f"{type(model).__name__} does not say which of its modules are layers, so that their "
+                "activations cannot be recomputed: set trainer.activation_checkpointing=false"
+            )
+        recomputed = self._following(partial(checkpoint, use_reentrant=False))
+        for layer in layers:
+            layer.forward = partial(recomputed, layer.forward)
 
     def follow_checkpointing(self, model: PreTrainedModel) -> None:
         """Give each recomputation the rows of its own forward, whenever checkpointing is or was switched on.

@@ -16,7 +16,8 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
     Args:
         model: any Hugging Face model.
         targets: `default` (PEFT's LoRA targets for this type of model), `all-linear`, or a regular expression
-            that must match the whole dotted name. Output embeddings, tied or not, never match.
+            that must match the whole dotted name. Output embeddings, tied or not, never match, nor does what
+            reads pictures or sound.
 
     Raises:
         UserError: no default for this type of model, a broken pattern, or nothing matched.
@@ -24,10 +25,9 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     head = model.get_output_embeddings()
     untouchable = {id(module.weight) for module in [*embeddings, head] if module is not None}
+    untouchable |= {id(module.weight) for tower in _towers(model) for module in _projections(tower).values()}
     projections = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in untouchable
+        name: module for name, module in _projections(model).items() if id(module.weight) not in untouchable
     }
     try:
         pattern = re.compile(_pattern(targets, model.config.model_type))
@@ -41,6 +41,17 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
             + ", ".join(examples)
         )
     return matched
+
+
+def _projections(module: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    return {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear | Conv1D)}
+
+
+def _towers(model: PreTrainedModel) -> list[PreTrainedModel]:
+    """The models within a model of several modalities that read no text: they have another kind of config."""
+    of_text = {type(model.config), type(model.config.get_text_config())}
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    return [part for part in parts if type(part.config) not in of_text]
 
 
 def _pattern(targets: str, model_type: str) -> str:

@@ -32,6 +32,26 @@ def mixing_rates(sizes: Sequence[int], temperature: float, cap: int | None) -> n
     return rates / rates.sum()
 
 
+def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int:
+    """Give how many micro-batches each process takes in one optimiser step.
+
+    Raises UserError unless that is a whole number, naming the sizes that would do: nothing is rounded, as
+    another batch size would be another result.
+    """
+    together = micro_batch_size * world_size
+    if batch_size % together:
+        larger = -(-batch_size // together) * together
+        share, left_over = divmod(batch_size, world_size)
+        fitting = next((size for size in range(micro_batch_size, 0, -1) if share % size == 0), 1)
+        smaller = "" if left_over else f"trainer.micro_batch_size={fitting} or "
+        raise UserError(
+            f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} x "
+            f"{world_size} devices, so that no whole number of forward passes makes a step: {smaller}"
+            f"trainer.batch_size={larger} would do"
+        )
+    return batch_size // together
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Rows of one forward pass, and facts of the effective batch that it is a part of.
@@ -57,7 +77,7 @@ class BatchPlan(DistributedSampler):
 
     lengths: what each row of the training table is sorted by; target_lengths: its tokens with a loss (rows
     of one dataset stand together); sizes, rates: examples and share of the draws of each dataset.
-    Raises UserError when batch_size is not a multiple of world_size * micro_batch_size.
+    Raises UserError as `accumulation` does.
     """
 
     def __init__(
@@ -75,11 +95,7 @@ class BatchPlan(DistributedSampler):
         rank: int = 0,
         world_size: int = 1,
     ):
-        if batch_size % (micro_batch_size * world_size):
-            raise UserError(
-                f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} x "
-                f"{world_size} devices; every process needs the same number of whole micro-batches in a step"
-            )
+        self.accumulation = accumulation(batch_size, micro_batch_size, world_size)
         self.lengths, self.target_lengths = lengths, target_lengths
         self.offsets = np.concatenate([[0], np.cumsum(sizes)])
         self.sizes, self.rates = sizes, rates
@@ -89,7 +105,7 @@ class BatchPlan(DistributedSampler):
         self._order = lru_cache(maxsize=2 * len(sizes))(self._shuffled)
 
     def __len__(self) -> int:
-        return self.max_steps * (self.batch_size // (self.micro_batch_size * self.world_size))
+        return self.max_steps * self.accumulation
 
     def __iter__(self) -> Iterator[MicroBatch]:
         for step, rows in self.effective_batches():

@@ -12,7 +12,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
-from flix_lightning.data.batches import BatchPlan, Collator, EvaluationPlan, MicroBatch, mixing_rates
+from flix_lightning.data.batches import (
+    BatchPlan,
+    Collator,
+    EvaluationPlan,
+    MicroBatch,
+    accumulation,
+    mixing_rates,
+)
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
 from flix_lightning.data.tokenized import Tokenization, tokenized, values
@@ -104,8 +111,8 @@ class DataModule(LightningDataModule):
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches of one optimiser step on each process."""
-        return self.batch_size // (self.micro_batch_size * self._world_size)
+        """Micro-batches of one optimiser step on each process; raises UserError where they are none."""
+        return accumulation(self.batch_size, self.micro_batch_size, self._world_size)
 
     def train_dataloader(self) -> DataLoader:
         """Give the micro-batches from the trainer's optimiser step (0 without one) to `max_steps`."""

@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,13 @@ class Mixture:
             for split in ("train", "validation", "test")
             for dataset in self.datasets(split).values()
         ]
+
+    def texts(self, layout: Layout) -> Iterator[str]:
+        """Give every prompted input and every target that a run of this mixture reads."""
+        for split in ("train", "validation", "test"):
+            for dataset in self.datasets(split).values():
+                for example in layout.read(dataset.task, split, dataset.language):
+                    yield from (example.input, example.target)
 
     def trained_attributes(self, layout: Layout, kinds: Iterable[str]) -> list[dict[str, str]]:
         """Give the attributes that are trained on, kind -> name: one entry for each combination there is.
