@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,16 @@ def test_a_merged_model_is_whole(done, tmp_path):
     commands.run(tmp_path, "export.py", f"run={done}", "features=[task:ner]", "out=merged", "merge=true")
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
     assert AutoTokenizer.from_pretrained(tmp_path / "merged")("a").input_ids
+
+
+def test_a_base_that_a_call_made_is_made_again(done, base, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.model.pretrained = {"_target_": "pathlib.Path", "_args_": [str(base)]}
+    OmegaConf.save(cfg, run / "config.yaml")
+    commands.run(tmp_path, "export.py", f"run={run}", "features=[task:ner]", "out=out")
+    assert ModelCard.load(tmp_path / "out/README.md").data.base_model == base.name
 
 
 @pytest.mark.parametrize(

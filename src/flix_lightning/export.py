@@ -24,6 +24,7 @@ from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureSpace
 from flix_lightning.files import whole_folder
 from flix_lightning.models import Base
+from flix_lightning.plan import given_or_made
 from flix_lightning.results import Row
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def export(cfg: DictConfig) -> Iterator[Path]:
         _check_fits(run.rank(features), features, cfg.pad_rank)
         _check_new(place)
     settings = runs[0].cfg.model
-    base = models.load(settings.pretrained, settings.revision, settings.dtype)
+    base = models.load(str(given_or_made(settings.pretrained)), settings.revision, settings.dtype)
     for run, features, place in zip(runs, combinations, places, strict=True):
         if cfg.merge:
             write_merged(run, copy.deepcopy(base), features, place)
@@ -237,9 +238,9 @@ def _card(run: Trained, base: Base, features: Collection[str], library: str) -> 
         and row.active == "all"
         and said >= {f"task:{row.task}", f"language:{row.language}"}
     ]
-    data = ModelCardData(
-        base_model=str(run.cfg.model.pretrained), library_name=library, license=licence, tags=["flix", "lora"]
-    )
+    called = run.cfg.model.pretrained  # or a call that made it, whose folder is called after it
+    called = called if isinstance(called, str) else Path(base.model.name_or_path).name
+    data = ModelCardData(base_model=called, library_name=library, license=licence, tags=["flix", "lora"])
     ranks = ", ".join(f"{feature} (rank {run.ranks[feature]})" for feature in known)
     text = f"""---
 {data.to_yaml()}
@@ -249,7 +250,7 @@ def _card(run: Trained, base: Base, features: Collection[str], library: str) -> 
 
 The updates of {ranks} together, from one run of Featurized Low-Rank Mixtures (Lin et al.).
 
-- base model: `{run.cfg.model.pretrained}`, licence: {licence or "see there"}
+- base model: `{called}`, licence: {licence or "see there"}
 - training: mixture `{run.cfg.mixture.name}` of the data `{run.cfg.data.name}`, seed {run.cfg.seed}
 - run: `{run.folder.name}`, checkpoint `{run.checkpoint}`
 {chr(10).join(scores or ["- never tested on a dataset of just these features"])}

@@ -87,14 +87,14 @@ def plan(cfg: DictConfig) -> Plan:
         UserError: a value out of its choices, data or a base that is not there, ranks that make no method.
     """
     _check_values(cfg)
-    layout = open_layout(_given_or_made(cfg.data.root), Path(cfg.output) / "data")
+    layout = open_layout(given_or_made(cfg.data.root), Path(cfg.output) / "data")
     mixture = Mixture.resolve(cfg.mixture, layout, cfg.data.allow_missing)
     table = OmegaConf.to_container(cfg.flix.ranks, resolve=True)
     kinds = dict.fromkeys([*table, *mixture.ranks])  # a word for a rank is worked out from the mixture's
     ranks = resolve_ranks(table, mixture.trained_attributes(layout, kinds), mixture.ranks)
     FeatureSpace(ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
     _check_kinds(cfg, table)
-    pretrained = str(_given_or_made(cfg.model.pretrained))
+    pretrained = str(given_or_made(cfg.model.pretrained))
     folder = RunFolder(
         Path(cfg.output) / "runs",
         f"{cfg.flix.name.lower()}-{mixture.name}-seed{cfg.seed}",
@@ -103,7 +103,7 @@ def plan(cfg: DictConfig) -> Plan:
     return Plan(cfg, layout, mixture, pretrained, ranks, folder)
 
 
-def _given_or_made(place: str | DictConfig) -> str | Path:
+def given_or_made(place: str | DictConfig) -> str | Path:
     """A place as the config says it, or as the call in the config returns it."""
     return place if isinstance(place, str) else instantiate(place)
 
