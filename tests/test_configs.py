@@ -162,7 +162,7 @@ def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
         "model/hf": [f"model.pretrained={base}"],
         "data/cldr": short,
         "data/xtreme_up": [f"data.root={data}", "data.max_input_length=48", *SMALL],
-        "trainer/gpu": ["trainer.accelerator=cpu"],
+        "trainer/gpu": ["trainer.accelerator=cpu", "trainer.activation_checkpointing=true"],
     }
     for recipe, family in RECIPES.items():
         if f"model/{recipe}" in TRAINED[run]:

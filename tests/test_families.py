@@ -58,7 +58,7 @@ class Training:
     def __init__(self, folder, texts, dtype, cache):
         lists = "[{task:semantic_parsing,languages:[sw,yo]},{task:ner,languages:[sw,am]}]"
         cfg = config(
-            ["data=folder", f"data.root={texts}", f"mixture.train={lists}", f"mixture.evaluate={lists}"]
+            ["data=xtreme_up", f"data.root={texts}", f"mixture.train={lists}", f"mixture.evaluate={lists}"]
         )
         run = plan(cfg)
         self.base = models.load(str(folder), "main", dtype)

