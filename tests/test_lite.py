@@ -5,8 +5,10 @@ from collections import Counter
 import pytest
 
 import commands
+from flix_lightning import cli
 from flix_lightning.data.source import open_layout
 from flix_lightning.metrics import METRICS
+from flix_lightning.plan import plan
 from flix_lightning.tasks import TASKS
 from tiny_runs import rows
 
@@ -71,3 +73,26 @@ def test_a_run_goes_on_without_what_is_missing_and_is_one_run_wherever_the_data_
     assert tested == {("ar", 2), ("ru", 2), ("en", 2)}
     again = commands.run(tmp_path, "train.py", *short, f"data.root={layout.root}", "data.allow_missing=true")
     assert f"Skipped, finished already: {folder.relative_to(tmp_path)}" in again.out + again.err
+
+
+def test_the_lite_mixture_is_whole_and_holds_out_what_it_says(layout, tmp_path):
+    overrides = ["model=cldr", "trainer=cpu", f"data.root={layout.root}", f"output={tmp_path}"]
+    plans = [plan(cfg) for cfg in cli.sweep_configs(["+sweeps=lite", *overrides])]
+    assert [one.cfg.flix.name for one in plans] == ["FLix", "Compute-matched", "Param-matched"]
+    mixture = plans[0].mixture
+    assert not mixture.missing
+    unseen = {(one.task, one.seen, one.language) for one in mixture.evaluate if one.seen != "seen"}
+    assert unseen == {
+        ("qa_cross_lang", "unseen_combination", "sw"),
+        *(("semantic_parsing", "unseen_combination", code) for code in ("am", "ha", "sw", "yo", "zu")),
+        *(
+            (task, "unseen_language", code)
+            for task in ("qa_in_lang", "qa_cross_lang")
+            for code in ("el", "vi")
+        ),
+    }
+    trained = {(one.task, one.language) for one in mixture.train}
+    there = {(path.parts[-3], language_of(path)) for path in layout.root.glob("*/train/*.jsonl")}
+    assert trained == {(task, code) for task, code in there if code not in ("el", "vi")} - {
+        ("semantic_parsing", code) for code in ("am", "ha", "sw", "yo", "zu")
+    }
