@@ -87,5 +87,6 @@ def tiny(base, data, tmp_path_factory):
         "logger=[csv]",
         "optimizer.warmup_steps=2",
         "optimizer.learning_rate=2e-2",
+        "flix.dropout=0.3",
         "evaluation.every=2",
     ]

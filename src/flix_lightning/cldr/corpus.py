@@ -64,8 +64,8 @@ def _text(rng: random.Random) -> Pair:
 def _named(rng: random.Random) -> tuple[str, Callable[[Locality], str | None]]:
     """Some thing's code, and what gives its name in a language, or None where that has none of its own.
 
-    Never the words of the locale's fields (year, month, day as such), which questions ask with: each
-    language's own are left to be learned from its tasks.
+    Years and days are among the units, as they are counted; the word for a month, which questions ask with,
+    is left to be learned from each language's tasks.
     """
     match rng.choice(("territory", "territory", "language", "month", "currency", "unit")):
         case "territory":
