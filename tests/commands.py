@@ -73,6 +73,8 @@ def run(folder, script, *arguments, code=0, before=None):
 
 def _work(folder, script, arguments, before):
     os.chdir(folder)
+    # As in a terminal, also where pytest is a shell's background job, which ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "stdout"), (2, "stderr")):
         with open(name, "wb") as file:
             os.dup2(file.fileno(), number)
