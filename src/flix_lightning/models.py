@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from flix_lightning.errors import UserError
+from flix_lightning.files import sha256
 
 #: Bases that the package carries.
 BUILT_IN = {"cldr-base": Path(__file__).parent / "cldr" / "base"}
@@ -59,9 +60,7 @@ def fingerprint(pretrained: str, revision: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(source.glob("*")):
         if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt"):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-            digest.update(path.name.encode() + b"\0" + content)
+            digest.update(path.name.encode() + b"\0" + bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:16]
 
 
