@@ -1,24 +1,17 @@
 """Table 1's columns on the lite mixture, with zero-shot in-language QA beside them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flix_lightning.finished import Finished
 from flix_lightning.render import Report
-from flix_lightning.tables import methods
-from flix_lightning.tables.scores import ScoreColumn, Scores
+from flix_lightning.tables import methods, table1
+from flix_lightning.tables.scores import ScoreColumn
 
 MIXTURE = "lite"
 
 COLUMNS = (
-    ScoreColumn("NER", "ner", "seen", MIXTURE),
-    ScoreColumn("Semantic Parsing", "semantic_parsing", "seen", MIXTURE),
-    ScoreColumn("QA InLang", "qa_in_lang", "seen", MIXTURE),
-    ScoreColumn("QA CrossLang", "qa_cross_lang", "seen", MIXTURE),
-    ScoreColumn("Unseen Comb: QA CrossLang", "qa_cross_lang", "unseen_combination", MIXTURE, "Zero-shot"),
-    ScoreColumn(
-        "Unseen Comb: Semantic parsing", "semantic_parsing", "unseen_combination", MIXTURE, "Zero-shot"
-    ),
-    ScoreColumn("Unseen Lang: QA CrossLang", "qa_cross_lang", "unseen_language", MIXTURE, "Zero-shot"),
+    *(replace(column, mixture=MIXTURE, appendix=()) for column in table1.COLUMNS),
     ScoreColumn("Unseen Lang: QA InLang", "qa_in_lang", "unseen_language", MIXTURE, "Zero-shot"),
 )
 
@@ -26,20 +19,13 @@ COLUMNS = (
 def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     """The three methods on the lite mixture, with the paper's Table 1 below them.
 
-    Args:
-        runs: all of the table's runs.
-        missing: names of the table's runs that are not there; the table is made without them and says so.
-
-    Raises:
-        UserError: runs that do not belong to this table, or contradict each other (see `Scores`).
+    Args: and Raises: as `methods.report`.
     """
-    known = tuple(methods.PAPER_ROWS)
-    methods.check(runs, method=known, mixture=(MIXTURE,))
-    scores = Scores(COLUMNS, runs)
-    results = methods.table(
+    return methods.report(
         1,
         "The lite mixture: methods on real data",
-        scores,
+        COLUMNS,
+        runs,
+        missing,
         notes=("NER is XTREME-UP's own; the other tasks come from other sources, in its layout.",),
     )
-    return Report((results,), methods.warnings(scores, known, missing))

@@ -5,13 +5,42 @@ from collections.abc import Mapping, Sequence
 from flix_lightning import paper, render
 from flix_lightning.errors import UserError
 from flix_lightning.finished import Finished
-from flix_lightning.render import Section, Table
+from flix_lightning.render import Report, Section, Table
 from flix_lightning.tables import differences
 from flix_lightning.tables.printed import Footnotes, printed_cell
-from flix_lightning.tables.scores import DASH, Scores, mean, missing_runs
+from flix_lightning.tables.scores import DASH, ScoreColumn, Scores, mean, missing_runs
 
 PAPER_ROWS = {name: name for name in ("Compute-matched", "Param-matched", "FLix")}
 """The methods as our runs call them -> as the paper's Tables 1 and 2 do, in its order."""
+
+
+def report(
+    number: int,
+    title: str,
+    columns: Sequence[ScoreColumn],
+    runs: Sequence[Finished],
+    missing: Sequence[str],
+    methods: Mapping[str, str] = PAPER_ROWS,
+    *,
+    printed: Sequence[tuple[str, ...]] = (),
+    notes: Sequence[str] = (),
+) -> Report:
+    """The table of the runs of these methods on the columns' mixtures, with its warnings.
+
+    Args:
+        columns: of test scores.
+        runs: all of the table's runs.
+        missing: names of the table's runs that are not there; the table is made without them and says so.
+        number, title, methods, printed, notes: as `table`.
+
+    Raises:
+        UserError: runs that do not belong to this table, or contradict each other (see `Scores`).
+    """
+    known = tuple(methods)
+    check(runs, method=known, mixture=tuple(dict.fromkeys(column.mixture for column in columns)))
+    scores = Scores(columns, runs)
+    results = table(number, title, scores, methods, printed=printed, notes=notes)
+    return Report((results,), warnings(scores, known, missing))
 
 
 def table(

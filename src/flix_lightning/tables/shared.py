@@ -6,7 +6,6 @@ from dataclasses import replace
 from flix_lightning.finished import Finished
 from flix_lightning.render import Report
 from flix_lightning.tables import methods, table1
-from flix_lightning.tables.scores import Scores
 
 METHODS = {
     "FLix": "FLix",
@@ -34,16 +33,13 @@ COLUMNS = tuple(
 def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 5 from our runs, with the paper's rows below them.
 
-    Args:
-        runs: all of the table's runs.
-        missing: names of the table's runs that are not there; the table is made without them and says so.
-
-    Raises:
-        UserError: runs that do not belong to this table, or contradict each other (see `Scores`).
+    Args: and Raises: as `methods.report`.
     """
-    methods.check(runs, method=tuple(METHODS), mixture=(table1.JOINT,))
-    scores = Scores(COLUMNS, runs)
-    results = methods.table(
-        5, "Table 5: effect of adding shared parameters across all datasets", scores, METHODS
+    return methods.report(
+        5,
+        "Table 5: effect of adding shared parameters across all datasets",
+        COLUMNS,
+        runs,
+        missing,
+        METHODS,
     )
-    return Report((results,), methods.warnings(scores, tuple(METHODS), missing))

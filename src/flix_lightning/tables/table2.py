@@ -6,7 +6,7 @@ from flix_lightning import paper
 from flix_lightning.finished import Finished
 from flix_lightning.render import Report
 from flix_lightning.tables import methods
-from flix_lightning.tables.scores import DASH, ScoreColumn, Scores
+from flix_lightning.tables.scores import DASH, ScoreColumn
 
 _LANGUAGES, _TASKS = "Multilingual", "Multitask"
 
@@ -40,25 +40,18 @@ SINGLE_DATASET = {
 def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 2 from our runs, with the paper's rows below them.
 
-    Args:
-        runs: all of the table's runs.
-        missing: names of the table's runs that are not there; the table is made without them and says so.
-
-    Raises:
-        UserError: runs that do not belong to this table, or contradict each other (see `Scores`).
+    Args: and Raises: as `methods.report`.
     """
-    known = tuple(methods.PAPER_ROWS)
-    methods.check(runs, method=known, mixture=[column.mixture for column in COLUMNS])
-    scores = Scores(COLUMNS, runs)
     single = [paper.table(SINGLE_DATASET[column.head]).rows["average"]["test"] for column in COLUMNS]
-    results = methods.table(
+    return methods.report(
         2,
         "Table 2: results of either multitask learning or multilingual learning",
-        scores,
+        COLUMNS,
+        runs,
+        missing,
         printed=[("Single-Lang, Single-Task", *map(str, single), DASH)],
         notes=(
             "Swahili and Bengali: averages over their tasks, each on 0-100 by its own metric.",
             "Single-Lang, Single-Task: a LoRA for each dataset; the paper's Tables 6, 10, 14, 18, 22 and 26.",
         ),
     )
-    return Report((results,), methods.warnings(scores, known, missing))
