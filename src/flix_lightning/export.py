@@ -3,14 +3,12 @@
 The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
 """
 
-import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import torch
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig
@@ -62,7 +60,12 @@ class Trained:
         raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
 
     def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Give each projection's A [r, d_in] and B [r, d_out] of these features; an unknown one is said."""
+        """Give each projection's A [r, d_in] and B [r, d_out] of these features; an unknown one is said.
+
+        Raises:
+            UserError: as `rank`.
+        """
+        self.rank(features)
         (index,) = FeatureSpace(self.ranks).rows([features]).index
         names = sorted({key.rpartition(".")[0] for key in self.state})
         return {name: (self.state[f"{name}.A"][index], self.state[f"{name}.B"][index]) for name in names}
@@ -72,17 +75,19 @@ def export(cfg: DictConfig) -> Iterator[Path]:
     """Write what `conf/export.yaml` asks for, and give each folder written.
 
     Raises:
-        UserError: a value out of its choices; as `read`, `write_lora` and `write_merged`. What several
-            combinations need is looked at before the first is written.
+        UserError: a value out of its choices; as `select`, `read`, `write_lora` and `write_merged`. What
+            several combinations need is looked at before the first is written.
     """
     folder, out = Path(cfg.run), Path(cfg.out)
     _check(cfg)
     if cfg.features == "all":
-        combinations = _combinations(read(folder, cfg.checkpoint, []).ranks)
+        combinations = _combinations(read(folder, select(folder, cfg.checkpoint, [])).ranks)
         places = [out / "-".join(name.partition(":")[2] for name in one) for one in combinations]
     else:
         combinations, places = [list(cfg.features)], [out]
-    runs = [read(folder, cfg.checkpoint, features) for features in combinations]
+    names = [select(folder, cfg.checkpoint, features) for features in combinations]
+    trained = {name: read(folder, name) for name in dict.fromkeys(names)}
+    runs = [trained[name] for name in names]
     for run, features, place in zip(runs, combinations, places, strict=True):
         _check_fits(run.rank(features), features, cfg.pad_rank)
         _check_new(place)
@@ -90,7 +95,7 @@ def export(cfg: DictConfig) -> Iterator[Path]:
     base = models.load(str(given_or_made(settings.pretrained)), settings.revision, settings.dtype)
     for run, features, place in zip(runs, combinations, places, strict=True):
         if cfg.merge:
-            write_merged(run, copy.deepcopy(base), features, place)
+            write_merged(run, base, features, place)
         else:
             write_lora(run, base, features, place, cfg.pad_rank)
         yield place
@@ -120,8 +125,8 @@ def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
     return [list(one) for one in product(*kinds.values())]
 
 
-def read(folder: Path, checkpoint: str | None, features: Collection[str]) -> Trained:
-    """Read a run's config, results and adapter.
+def select(folder: Path, checkpoint: str | None, features: Collection[str]) -> str:
+    """Give the name of the checkpoint of a run to export from.
 
     Args:
         folder: the run's.
@@ -144,6 +149,15 @@ def read(folder: Path, checkpoint: str | None, features: Collection[str]) -> Tra
                 log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
     if checkpoint not in names:
         raise UserError(f"{folder}/checkpoints has no {checkpoint}; checkpoint= is one of {', '.join(names)}")
+    return checkpoint
+
+
+def read(folder: Path, checkpoint: str) -> Trained:
+    """Read a run's config, results and adapter, this from the checkpoint that `select` gives.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
     state = checkpoints.read(folder / "checkpoints" / f"{checkpoint}.ckpt")
     return Trained(
         folder,
@@ -194,19 +208,20 @@ def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, p
 
 
 def write_merged(run: Trained, base: Base, features: Collection[str], out: Path) -> None:
-    """Write `out` as a plain model of the base's type, with its tokenizer; the base's weights change.
+    """Write `out` as a plain model of the base's type, with its tokenizer.
 
     Args: and Raises: as `write_lora`.
     """
     _check_new(out)
-    run.rank(features)
-    with torch.no_grad():
-        for name, (A, B) in run.lora(features).items():
-            module = base.model.get_submodule(name)
-            change = A.T.double() @ B.double()
-            module.weight += (change if isinstance(module, Conv1D) else change.T).to(module.weight.dtype)
+    weights = base.model.state_dict()
+    for name, (A, B) in run.lora(features).items():
+        change = A.T.double() @ B.double()
+        if not isinstance(base.model.get_submodule(name), Conv1D):
+            change = change.T
+        weight = weights[f"{name}.weight"]
+        weights[f"{name}.weight"] = weight + change.to(weight.dtype)
     with whole_folder(out) as draft:
-        base.model.save_pretrained(draft)
+        base.model.save_pretrained(draft, state_dict=weights)
         base.tokenizer.save_pretrained(draft)
         _card(run, base, features, "transformers").save(draft / "README.md")
 
