@@ -11,7 +11,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search
+.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -73,6 +73,12 @@ languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
 
 gates: setup ## see whether the built-in benchmark can tell methods apart, by the base and LoRA alone
 	$(call sweep,+sweeps=gates seed=$(seeds) $(ARGS))
+
+bench: setup ## compare speed and memory with PEFT's LoRA, to outputs/benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: setup ## the part of it that needs no clock: floating-point operations, bytes kept for backward
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 search: setup ## search learning rates and dropouts, on validation data
 	$(call sweep,+sweeps=search_lora $(ARGS))

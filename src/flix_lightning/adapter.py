@@ -17,7 +17,7 @@ from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureSpace, Rows
 from flix_lightning.routing import Routing
 from flix_lightning.targets import find_targets
-from flix_lightning.update import LowRankUpdate
+from flix_lightning.update import add_update
 
 
 class AdaptedProjection(nn.Module):
@@ -60,29 +60,17 @@ class AdaptedProjection(nn.Module):
         Raises:
             RuntimeError: outside `Adapter.route`, or the examples routed do not divide x's batch.
         """
-        output = self.base(x)
-        # Cast last, so that an update of zero leaves the base's output as it is, bit for bit.
-        return output + self._update(x, self._routing.rows).to(output.dtype)
-
-    def _update(self, x: Tensor, rows: Rows) -> Tensor:
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
-        if rows.uniform:
-            update = LowRankUpdate.apply(x.flatten(0, -2), self.A, self.B, rows.index[0], dtype)
-        else:
-            by_example = x.reshape(x.shape[0], -1, x.shape[-1])
-            update = LowRankUpdate.apply(by_example, self.A, self.B, self._repeated(rows.index, x), dtype)
-        return update.reshape(*x.shape[:-1], self.B.shape[-1])
-
-    def _repeated(self, index: Tensor, x: Tensor) -> Tensor:
-        """The rows of each input: beam search and num_return_sequences repeat examples inside the decoder."""
-        repeats, rest = divmod(x.shape[0], len(index))
-        if rest or not repeats:
+        output, rows = self.base(x), self._routing.rows
+        index = rows.index[:1] if rows.uniform else rows.index
+        # Beam search and num_return_sequences repeat examples inside the decoder.
+        if x.shape[0] < len(index) or x.shape[0] % len(index):
             raise RuntimeError(
                 f"{self._name} got {x.shape[0]} inputs for the {len(index)} examples that were routed; "
                 "it needs as many, or a multiple"
             )
-        return index if repeats == 1 else index.repeat_interleave(repeats, dim=0)
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
+        return add_update(output, x, self.A, self.B, index, dtype)
 
 
 class Adapter:

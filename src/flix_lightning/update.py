@@ -1,4 +1,4 @@
-"""The low-rank update of a batch, as one autograd function."""
+"""The low-rank update of a batch, added to what the base gives, as one autograd function."""
 
 from typing import Any
 
@@ -8,42 +8,70 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-class LowRankUpdate(torch.autograd.Function):
-    """``(x[i] A[index[i]]ᵀ) B[index[i]]`` for each example i (the sum of eq. 2 of the paper).
+def add_update(output: Tensor, x: Tensor, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """Give ``output[i] + (x[i] A[index[i]]ᵀ) B[index[i]]`` for each example i (eq. 2 of the paper).
 
-    Autograd by itself would keep the gathered rows of every projection for backward; this gathers them again,
-    so that what is kept is x and its product with A's rows, as plain LoRA keeps them.
+    Where an update is zero, that is `output` bit for bit.
+
+    Args:
+        output: what the base projection gives, [n · batch, ..., d_out]: n inputs an example, side by side.
+        x: what it was given, [n · batch, ..., d_in].
+        A: pool [R + 1, d_in]; the last row is the null row, and gets no gradient.
+        B: pool [R + 1, d_out]; likewise.
+        index: long [batch, r]; of a batch whose examples all have the same rows, [1, r].
+        dtype: of the products.
+    """
+    if torch.is_grad_enabled():
+        return _AddUpdate.apply(output, x, A, B, index, dtype)
+    return _add(output, x, A, B, index, dtype)[0]
+
+
+class _AddUpdate(torch.autograd.Function):
+    """Autograd by itself would keep the gathered rows of every projection for backward.
+
+    This gathers them again: what is kept is x and its product with A's rows, as plain LoRA keeps them.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """Give the update [batch, n, d_out] in `dtype`, in which it is computed.
-
-        Args:
-            ctx: autograd's.
-            x: [batch, n, d_in], or [n, d_in] where all examples have the same rows.
-            A: pool [R + 1, d_in]; the last row is the null row, and gets no gradient.
-            B: pool [R + 1, d_out]; likewise.
-            index: long [batch, r], or [r] where all examples have the same rows.
-            dtype: of the products.
-        """
-        product = x.to(dtype) @ functional.embedding(index, A).to(dtype).mT
+    def forward(
+        ctx: Any, output: Tensor, x: Tensor, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        updated, product = _add(output, x, A, B, index, dtype)
         ctx.save_for_backward(x, product, A, B, index)
-        return product @ functional.embedding(index, B).to(dtype)
+        return updated
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        """Give the gradients of x, A and B."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, product, A, B, index = ctx.saved_tensors
-        dtype = product.dtype
-        grad_product = grad @ functional.embedding(index, B).to(dtype).mT
+        by_example = _by_example(grad, index).to(product.dtype)
+        grad_product = torch.bmm(by_example, _gather(B, index, product.dtype).mT)
         grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad_product @ functional.embedding(index, A).to(dtype)).to(x.dtype)
-        grad_A = _pool_gradient(A, index, grad_product.mT @ x.to(dtype))
-        grad_B = _pool_gradient(B, index, product.mT @ grad)
-        return grad_x, grad_A, grad_B, None, None
+        if ctx.needs_input_grad[1]:
+            grad_x = torch.bmm(grad_product, _gather(A, index, product.dtype)).to(x.dtype).view(x.shape)
+        grad_A = torch.bmm(grad_product.mT, _by_example(x, index).to(product.dtype))
+        grad_B = torch.bmm(product.mT, by_example)
+        return grad, grad_x, _pool_gradient(A, index, grad_A), _pool_gradient(B, index, grad_B), None, None
+
+
+def _add(
+    output: Tensor, x: Tensor, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    product = torch.bmm(_by_example(x, index).to(dtype), _gather(A, index, dtype).mT)
+    rows = _gather(B, index, dtype)
+    if output.dtype == dtype:
+        return torch.baddbmm(_by_example(output, index), product, rows).view(output.shape), product
+    # Cast last, so that an update of zero leaves the base's output as it is, bit for bit.
+    return output + torch.bmm(product, rows).to(output.dtype).view(output.shape), product
+
+
+def _by_example(x: Tensor, index: Tensor) -> Tensor:
+    """View x [n · batch, ..., d] as [batch, n · ..., d]."""
+    return x.reshape(len(index), -1, x.shape[-1])
+
+
+def _gather(pool: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    return functional.embedding(index, pool).to(dtype)
 
 
 def _pool_gradient(pool: Tensor, index: Tensor, rows: Tensor) -> Tensor:

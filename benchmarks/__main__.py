@@ -1,0 +1,89 @@
+"""Compare speed and memory with PEFT's: see `--help`."""
+
+import argparse
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks import counts, generation, layer, steps, workloads
+from benchmarks.measure import Measure
+from benchmarks.report import report, write
+from benchmarks.workloads import TARGETS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write; give 1 where a count, which has no noise, is over its bar."""
+    options = _options(arguments)
+    torch.set_num_threads(1)
+    measures, console = [], Console()
+    for one in _gpu(options.rounds) if options.gpu else _cpu(options.rounds, options.quick):
+        measures.append(one)
+        report([one], ()).terminal(console)
+    write(measures, _notes(options), options.out)
+    for one in measures:
+        for row in one.missed():
+            console.print(f"missed: {one.title}: {row.contender} is at {row.ratio:.3f}, its bar is {row.bar}")
+    console.print(f"Written: {options.out}/report.md, figure.png, rows.jsonl")
+    return 1 if options.quick and any(one.missed() for one in measures) else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="count only, which takes no clock")
+    parser.add_argument("--gpu", action="store_true", help="whole steps on a GPU, of a model of 270M")
+    parser.add_argument("--rounds", type=int, default=11, help="times that each contender is timed (11)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder to write to")
+    options = parser.parse_args(arguments)
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2 are needed for quartiles")
+    if options.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: PyTorch finds none")
+    return options
+
+
+def _cpu(rounds: int, quick: bool) -> Iterator[Measure]:
+    for workload in workloads.WORKLOADS:
+        for targets in TARGETS:
+            yield from counts.count(workload, targets)
+    if quick:
+        return
+    for width in layer.WIDTHS:
+        yield layer.time_layer(width, rounds)
+    for workload in workloads.WORKLOADS:
+        for targets in TARGETS:
+            yield from steps.time_steps(workload, targets, rounds)
+            yield generation.time_generation(workload, targets, rounds)
+
+
+def _gpu(rounds: int) -> Iterator[Measure]:
+    for targets in TARGETS:
+        yield from steps.time_steps(workloads.ON_GPU, targets, rounds, "cuda")
+
+
+def _notes(options: argparse.Namespace) -> list[str]:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    device = torch.cuda.get_device_name() if options.gpu else f"{_processor()}, one thread"
+    return [
+        f"{packages}; {device}. Times: medians of {options.rounds} rounds, in each of which every contender "
+        "was called in turn; ratios are of the figures of one round, quartiles over rounds. The row 'again' "
+        "is the reference's own, made anew: it shows the noise."
+    ]
+
+
+def _processor() -> str:
+    """The processor's name as Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

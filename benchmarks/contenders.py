@@ -1,0 +1,89 @@
+"""What is compared: a frozen base, PEFT's LoRA, and ours with any number of features."""
+
+import copy
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from flix_lightning.adapter import inject
+from flix_lightning.features import FeatureSpace
+from flix_lightning.targets import find_targets
+
+TASKS, TASK_RANK, LANGUAGE_RANK = 5, 4, 2  # the paper's joint mixture: tasks, and its ranks
+ACTIVE_RANK = TASK_RANK + LANGUAGE_RANK
+LORA = f"PEFT LoRA r={ACTIVE_RANK}"
+AGAIN = f"{LORA}, again"  # the same made anew: what the clock gives to no difference
+FROZEN = "frozen base"
+COUNTS = (10, 40, 120, 1000)  # features
+MATCHED_RANK = TASKS * TASK_RANK + 35 * LANGUAGE_RANK  # of param-matched LoRA, at 40 features
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model, what of it is trained, and what must be in force around its forward."""
+
+    model: PreTrainedModel
+    trained: list[nn.Parameter]
+    around: Callable[[], AbstractContextManager] = nullcontext
+
+
+def frozen(base: PreTrainedModel) -> Contender:
+    """The base alone, whose backward goes to its embeddings, as an adapted model's goes almost."""
+    model = copy.deepcopy(base).requires_grad_(False)
+    model.enable_input_require_grads()
+    return Contender(model, [])
+
+
+def lora(base: PreTrainedModel, rank: int, targets: str) -> Contender:
+    """PEFT's LoRA on the projections that `targets` means to ours."""
+    names = list(find_targets(base, targets))
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
+    model = get_peft_model(copy.deepcopy(base), config)
+    return Contender(model, [weight for weight in model.parameters() if weight.requires_grad])
+
+
+def flix(base: PreTrainedModel, features: int, targets: str, batch: int) -> Contender:
+    """Ours, with `features` features, of which each of `batch` examples has a task and a language."""
+    model = copy.deepcopy(base)
+    adapter = inject(model, space(features), targets)
+    named = examples(features, batch)
+    # The rows are looked up anew at every forward, as in training.
+    return Contender(model, adapter.parameters(), lambda: adapter.route(adapter.space.rows(named)))
+
+
+def space(features: int) -> FeatureSpace:
+    """Five tasks of rank 4, and the rest languages of rank 2."""
+    return FeatureSpace(
+        {f"task:{n}": TASK_RANK for n in range(TASKS)}
+        | {f"language:{n}": LANGUAGE_RANK for n in range(features - TASKS)}
+    )
+
+
+def examples(features: int, batch: int) -> list[tuple[str, str]]:
+    """The features of a batch, drawn uniformly from a fixed seed."""
+    draw = random.Random(0)
+    return [
+        (f"task:{draw.randrange(TASKS)}", f"language:{draw.randrange(features - TASKS)}")
+        for _ in range(batch)
+    ]
+
+
+def name(features: int) -> str:
+    """How ours is called in a report."""
+    return f"FLix D={features:,}"
+
+
+def trainable(base: PreTrainedModel, targets: str, batch: int) -> dict[str, Contender]:
+    """Every contender that trains, and the frozen base."""
+    return {
+        FROZEN: frozen(base),
+        LORA: lora(base, ACTIVE_RANK, targets),
+        AGAIN: lora(base, ACTIVE_RANK, targets),
+        f"PEFT LoRA r={MATCHED_RANK}": lora(base, MATCHED_RANK, targets),
+        **{name(count): flix(base, count, targets, batch) for count in COUNTS},
+    }

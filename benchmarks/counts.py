@@ -1,0 +1,85 @@
+"""What needs no clock: floating-point operations, bytes kept for backward, parameters."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from benchmarks import contenders
+from benchmarks.contenders import COUNTS, FROZEN, LORA, Contender, name
+from benchmarks.measure import Measure, measure
+from benchmarks.workloads import TARGETS, Workload
+
+BATCH = 8  # ratios of counts are the same at any
+FLOPS, KEPT = 1.001, 1.01  # bars, to PEFT's LoRA of the active rank
+#: Parts of the names of operations that multiply matrices.
+PRODUCTS = ("mm", "matmul", "mv", "dot", "einsum", "linear", "conv", "attention")
+
+
+def count(workload: Workload, targets: str) -> list[Measure]:
+    """Count forward and backward of every contender, the bytes between them, and what is trained."""
+    workload = replace(workload, batch=BATCH)
+    base = workload.build()
+    inputs = workload.inputs(base)
+    everyone = contenders.trainable(base, targets, workload.batch)
+    base.set_attn_implementation("eager")  # PyTorch counts nothing for the CPU's fused attention
+    counted = contenders.trainable(base, targets, workload.batch)
+    where = f"{workload.title}, {TARGETS[targets]}"
+    ours = [name(features) for features in COUNTS]
+    gigaflops, megabytes, trained = {}, {}, {}
+    for title, contender in everyone.items():
+        gigaflops[title] = [flops(counted[title], inputs) / 1e9]
+        megabytes[title] = [kept(contender, inputs) / 1e6]
+        if title != FROZEN:
+            trained[title] = [sum(weight.numel() for weight in contender.trained) / 1e6]
+    return [
+        measure(f"forward and backward of {where}", "GFLOP", gigaflops, LORA, dict.fromkeys(ours, FLOPS)),
+        measure(f"activations of {where}", "MB", megabytes, LORA, dict.fromkeys(ours, KEPT)),
+        measure(f"trained parameters of {where} (AdamW keeps two numbers for each)", "M", trained, LORA, {}),
+    ]
+
+
+def flops(contender: Contender, inputs: dict[str, Tensor]) -> int:
+    """Count the floating-point operations of a forward and a backward.
+
+    Raises:
+        RuntimeError: an operation that multiplies matrices has no count (PyTorch takes those in place for 0).
+    """
+    counter = FlopCounterMode(display=False)
+    with counter, _NoneUncounted():
+        with contender.around():
+            loss = contender.model(**inputs).loss
+        loss.backward()
+    contender.model.zero_grad()
+    return counter.get_total_flops()
+
+
+class _NoneUncounted(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        word = func.overloadpacket.__name__
+        if any(part in word for part in PRODUCTS) and func.overloadpacket not in flop_registry:
+            raise RuntimeError(f"{word} multiplies matrices, and is not counted")
+        return func(*args, **(kwargs or {}))
+
+
+def kept(contender: Contender, inputs: dict[str, Tensor]) -> int:
+    """Count the bytes of the tensors that a forward keeps for backward, weights aside."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in _tensors(contender.model)}
+    found: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in own:
+            found[place] = tensor  # held, so that no place is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), contender.around():
+        loss = contender.model(**inputs).loss
+    loss.backward()
+    contender.model.zero_grad()
+    return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

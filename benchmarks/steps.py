@@ -1,0 +1,73 @@
+"""A whole training step: rows, forward, backward, optimizer."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks import contenders
+from benchmarks.clock import interleave
+from benchmarks.contenders import COUNTS, LORA, Contender, name
+from benchmarks.measure import Measure, measure
+from benchmarks.workloads import TARGETS, Workload
+
+BAR = 0.95  # to PEFT's LoRA of the active rank, D = 40 and 120, all linears
+GPU_BAR = 1.0
+GROWTH = 1.10  # D = 1000 to D = 10
+
+
+def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu") -> list[Measure]:
+    """Time the step of every contender, and that of ours against its own with few features."""
+    base = workload.build().to(device)
+    inputs = workload.inputs(base)
+    calls = {
+        title: step(contender, inputs)
+        for title, contender in contenders.trainable(base, targets, workload.batch).items()
+    }
+    few, many = name(COUNTS[0]), name(COUNTS[-1])
+    calls[alone := f"{many}, its dense gradient and AdamW alone"] = _dense_alone(
+        contenders.flix(base, COUNTS[-1], targets, workload.batch)
+    )
+    on_gpu = device != "cpu"
+    seconds = interleave(calls, rounds, on_gpu=on_gpu)
+    figures = {title: [1e3 * second for second in own] for title, own in seconds.items()}
+    where = f"{workload.title}, {TARGETS[targets]}, {workload.batch} x {workload.length} tokens"
+    bar = GPU_BAR if on_gpu else BAR
+    bars = {name(count): bar for count in (40, 120)} if targets == "all-linear" else {}
+    growth = {title: figures[title] for title in (few, many, alone)}
+    return [
+        measure(f"step of {where}", "ms", figures, LORA, bars),
+        measure(f"growth with D of the step of {where}", "ms", growth, few, {many: GROWTH}),
+    ]
+
+
+def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
+    """Make what does one training step: AdamW as in training, on one micro-batch."""
+    optimizer = _adamw(contender) if contender.trained else None
+
+    def call() -> None:
+        with contender.around():
+            loss = contender.model(**inputs).loss
+        loss.backward()
+        if optimizer:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return call
+
+
+def _dense_alone(contender: Contender) -> Callable[[], None]:
+    """What no routing can save as long as every row has a gradient and is stepped."""
+    optimizer = _adamw(contender)
+
+    def call() -> None:
+        for weight in contender.trained:
+            weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+def _adamw(contender: Contender) -> torch.optim.AdamW:
+    return torch.optim.AdamW(contender.trained, lr=1e-3, weight_decay=0.0, fused=True)

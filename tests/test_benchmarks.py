@@ -1,0 +1,109 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import clock, counts, generation, layer, workloads
+from benchmarks.contenders import Contender
+from benchmarks.measure import measure
+from benchmarks.workloads import Workload
+from tiny_models import ARCHITECTURES, build
+
+
+def test_counts_keep_to_their_bars_at_every_number_of_features(tmp_path, capsys):
+    assert benchmarks.main(["--quick", "--out", str(tmp_path)]) == 0
+    found = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    barred = {row["contender"]: row["bar"] for one in found for row in one["rows"] if row["bar"]}
+    assert barred.keys() == {"FLix D=10", "FLix D=40", "FLix D=120", "FLix D=1,000"}
+    assert "missed" not in capsys.readouterr().out
+    assert (
+        "forward and backward of the built-in T5 (5.9M), all linear" in (tmp_path / "report.md").read_text()
+    )
+
+
+def test_every_measure_is_taken_of_an_encoder_decoder_and_a_decoder(tmp_path, monkeypatch, capsys):
+    tiny = [
+        Workload(name, lambda name=name: build(name, torch.float32).eval(), 2, 4, 3) for name in ARCHITECTURES
+    ]
+    monkeypatch.setattr(workloads, "WORKLOADS", tiny)
+    monkeypatch.setattr(layer, "WIDTHS", (8,))
+    monkeypatch.setattr(generation, "TOKENS", 4)
+    monkeypatch.setattr(clock, "LEAST", 0.0)
+    assert benchmarks.main(["--rounds", "2", "--out", str(tmp_path)]) == 0
+    titles = {json.loads(line)["title"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()}
+    for name in ARCHITECTURES:
+        assert f"step of {name}, q and v, 2 x 4 tokens" in titles
+        assert f"generation of {name}, all linear, 16 combinations" in titles
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "FLix D=1,000" in capsys.readouterr().out
+
+
+def test_a_ratio_is_of_the_figures_of_one_round():
+    figures = {"a": [1.0, 10.0, 2.0, 4.0, 3.0], "b": [2.0, 10.0, 6.0, 2.0, 6.0]}
+    one = measure("time", "ms", figures, "a", {"b": 1.5})
+    row = one.rows[1]
+    assert (row.value, row.ratio) == (6.0, 2.0)
+    assert row.low < row.ratio < row.high
+    assert one.missed() == [row]
+    assert measure("speed", "1/s", figures, "a", {"b": 1.5}, more_is_better=True).missed() == []
+
+
+def test_rounds_call_everyone_as_often(monkeypatch):
+    monkeypatch.setattr(clock, "LEAST", 0.0)
+    calls = dict.fromkeys("ab", 0)
+
+    def call(name):
+        calls[name] += 1
+
+    figures = clock.interleave({name: lambda name=name: call(name) for name in "ab"}, rounds=5)
+    assert calls == dict.fromkeys("ab", clock.WARM_UP + 1 + 5)
+    assert {name: len(own) for name, own in figures.items()} == {"a": 5, "b": 5}
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 4, 4))
+
+    def forward(self, x):
+        loss = torch.zeros(1, 4, 4).baddbmm_(x, self.weight).sum()
+        return type("Output", (), {"loss": loss})
+
+
+def test_a_product_that_pytorch_counts_as_nothing_is_not_overlooked():
+    model, inputs = InPlace(), {"x": torch.ones(1, 4, 4)}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**inputs)
+    assert counter.get_total_flops() == 0
+    with pytest.raises(RuntimeError, match="baddbmm_ multiplies matrices, and is not counted"):
+        counts.flops(Contender(model, []), inputs)
+
+
+def test_bytes_kept_are_those_of_what_backward_reads():
+    class Squared(nn.Module):
+        def forward(self, x):
+            return type("Output", (), {"loss": (functional.relu(x) ** 2).sum()})
+
+    x = torch.ones(3, 5, requires_grad=True)
+    # Backward of the square and of relu both read relu's output: one tensor of 15 floats.
+    assert counts.kept(Contender(Squared(), []), {"x": x}) == 15 * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "1"], "at least 2"),
+        (["--gpu"], "PyTorch finds none"),
+        (["--rounds", "x"], "invalid int"),
+    ],
+)
+def test_wrong_options_are_named(arguments, message, capsys):
+    if arguments == ["--gpu"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit):
+        benchmarks.main(arguments)
+    assert message in capsys.readouterr().err
