@@ -1,4 +1,6 @@
 import json
+import re
+import time
 
 import pytest
 import torch
@@ -7,11 +9,12 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import clock, counts, generation, layer, workloads
+from benchmarks import clock, counts, generation, layer, loop, workloads
 from benchmarks.contenders import Contender
 from benchmarks.measure import measure
 from benchmarks.workloads import Workload
 from tiny_models import ARCHITECTURES, build
+from tiny_runs import config
 
 
 def test_counts_keep_to_their_bars_at_every_number_of_features(tmp_path, capsys):
@@ -107,3 +110,36 @@ def test_wrong_options_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit):
         benchmarks.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_runs_time_is_split_without_remainder(tiny, tmp_path, capsys):
+    begun = time.process_time()
+    loop.timed_train(config([*tiny, f"output={tmp_path}"]))
+    passed = time.process_time() - begun
+    seconds = [float(own) for own in re.findall(r" ([\d.]+) +[\d.]+% *$", capsys.readouterr().out, re.M)]
+    assert sum(seconds) == pytest.approx(passed, abs=1)
+    assert len(seconds) == 7
+
+
+def test_a_part_is_taken_without_the_parts_that_it_calls(monkeypatch):
+    class Work:
+        def outer(self):
+            spend(0.05)
+            self.inner()
+
+        def inner(self):
+            spend(0.1)
+
+    def spend(seconds):
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    monkeypatch.setattr(loop, "PARTS", {"out": (Work, "outer"), "in": (Work, "inner")})
+    shares = loop.Shares()
+    with shares.watch():
+        Work().outer()
+        Work().outer()
+    seconds = shares.seconds()
+    assert seconds["out"] == pytest.approx(0.1, rel=0.2)
+    assert seconds["in"] == pytest.approx(0.2, rel=0.2)
