@@ -58,7 +58,7 @@ def test_what_is_no_plain_data_is_refused():
 
 
 def test_a_run_is_finished_once_its_results_stand(tmp_path):
-    folder = RunFolder(tmp_path, "flix-joint", "0123456789")
+    folder = RunFolder(tmp_path / "flix-joint-0123456789")
     assert folder.path == tmp_path / "flix-joint-0123456789"
     assert not folder.finished
     folder.path.mkdir()
@@ -71,16 +71,16 @@ def test_a_run_is_finished_once_its_results_stand(tmp_path):
 HOLDER = """
 import sys, time
 from flix_lightning.runs import RunFolder
-with RunFolder(sys.argv[1], "run", "0123456789").lock():
+with RunFolder(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
-    folder = RunFolder(tmp_path, "run", "0123456789")
+    folder = RunFolder(tmp_path / "run-0123456789")
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(folder.path)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout.readline() == "held\n"
@@ -95,10 +95,10 @@ def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
 
 
 def test_a_lock_is_released_when_the_run_fails(tmp_path):
-    folder = RunFolder(tmp_path, "run", "0123456789")
+    folder = RunFolder(tmp_path / "run-0123456789")
     with pytest.raises(ZeroDivisionError), folder.lock():
         raise ZeroDivisionError
-    with folder.lock(), pytest.raises(RunBusy), RunFolder(tmp_path, "run", "0123456789").lock():
+    with folder.lock(), pytest.raises(RunBusy), RunFolder(tmp_path / "run-0123456789").lock():
         pass
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "outputs").write_text("a file where a folder should be")
     with (
         pytest.raises(UserError, match="cannot make the run's folder"),
-        RunFolder(tmp_path / "outputs", "run", "0").lock(),
+        RunFolder(tmp_path / "outputs" / "run-0").lock(),
     ):
         pass
 

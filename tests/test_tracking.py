@@ -29,7 +29,7 @@ def cfg(monkeypatch):
 
 
 def a_run(tmp_path, digest, **config):
-    folder = RunFolder(tmp_path, "flix-joint", digest)
+    folder = RunFolder(tmp_path / f"flix-joint-{digest}")
     return TrackedRun(folder, {"flix": {"dropout": 0.7}, **config}, "FLix", "joint", ("table1",))
 
 

@@ -185,13 +185,13 @@ class _Execution:
             BestCheckpoint(
                 monitor="val/mean" if name == "average" else f"val/{name}/mean",
                 mode="max",
-                filename=f"best-{name}",
+                filename=self.plan.folder.best(name).stem,
                 save_weights_only=True,
                 **options,
             )
             for name in names
         ]
-        return [*best, ModelCheckpoint(filename="last", **options)]
+        return [*best, ModelCheckpoint(filename=self.plan.folder.last.stem, **options)]
 
     def _tasks(self) -> list[str]:
         return list(dict.fromkeys(dataset.task for dataset in self.plan.mixture.evaluate))
@@ -202,7 +202,7 @@ class _Execution:
         return task if self.cfg.evaluation.selection == "task" and task in validated else "average"
 
     def _last(self) -> Path | None:
-        last = self.checkpoints / "last.ckpt"
+        last = self.plan.folder.last
         if not last.exists():
             return None
         checkpoints.read(last)  # so that a broken one ends in a clear line, before training
@@ -211,7 +211,7 @@ class _Execution:
 
     def _test(self, trainer: Trainer) -> None:
         for task in self._tasks():
-            checkpoint = checkpoints.read(self.checkpoints / f"best-{self._selection(task)}.ckpt")
+            checkpoint = checkpoints.read(self.plan.folder.best(self._selection(task)))
             self.module.load_adapter(checkpoint)
             self.step = checkpoint["global_step"]
             indices = [i for i, dataset in enumerate(self.plan.mixture.evaluate) if dataset.task == task]

@@ -3,7 +3,6 @@
 The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
 """
 
-import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,15 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from flix_lightning import checkpoints, models, results
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureSpace
 from flix_lightning.files import whole_folder
 from flix_lightning.models import Base
-from flix_lightning.plan import given_or_made
 from flix_lightning.results import Row
-
-log = logging.getLogger(__name__)
+from flix_lightning.trained import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -75,29 +71,28 @@ def export(cfg: DictConfig) -> Iterator[Path]:
     """Write what `conf/export.yaml` asks for, and give each folder written.
 
     Raises:
-        UserError: a value out of its choices; as `select`, `read`, `write_lora` and `write_merged`. What
+        UserError: a value out of its choices; as `TrainedRun`, `read`, `write_lora` and `write_merged`. What
             several combinations need is looked at before the first is written.
     """
-    folder, out = Path(cfg.run), Path(cfg.out)
     _check(cfg)
+    run, out = TrainedRun.open(cfg.run), Path(cfg.out)
     if cfg.features == "all":
-        combinations = _combinations(read(folder, select(folder, cfg.checkpoint, [])).ranks)
+        combinations = _combinations(run.checkpoint(run.select(cfg.checkpoint, []))["ranks"])
         places = [out / "-".join(name.partition(":")[2] for name in one) for one in combinations]
     else:
         combinations, places = [list(cfg.features)], [out]
-    names = [select(folder, cfg.checkpoint, features) for features in combinations]
-    trained = {name: read(folder, name) for name in dict.fromkeys(names)}
-    runs = [trained[name] for name in names]
-    for run, features, place in zip(runs, combinations, places, strict=True):
-        _check_fits(run.rank(features), features, cfg.pad_rank)
+    names = [run.select(cfg.checkpoint, _tasks(features)) for features in combinations]
+    read_once = {name: read(run, name) for name in dict.fromkeys(names)}
+    adapters = [read_once[name] for name in names]
+    for trained, features, place in zip(adapters, combinations, places, strict=True):
+        _check_fits(trained.rank(features), features, cfg.pad_rank)
         _check_new(place)
-    settings = runs[0].cfg.model
-    base = models.load(str(given_or_made(settings.pretrained)), settings.revision, settings.dtype)
-    for run, features, place in zip(runs, combinations, places, strict=True):
+    base = run.base()
+    for trained, features, place in zip(adapters, combinations, places, strict=True):
         if cfg.merge:
-            write_merged(run, base, features, place)
+            write_merged(trained, base, features, place)
         else:
-            write_lora(run, base, features, place, cfg.pad_rank)
+            write_lora(trained, base, features, place, cfg.pad_rank)
         yield place
 
 
@@ -117,6 +112,10 @@ def _is_feature(text: object) -> bool:
     return isinstance(text, str) and all(text.partition(":"))
 
 
+def _tasks(features: Collection[str]) -> list[str]:
+    return [name for kind, _, name in (one.partition(":") for one in features) if kind == "task"]
+
+
 def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
     """One feature of each kind, in every way there is."""
     kinds: dict[str, list[str]] = {}
@@ -125,48 +124,14 @@ def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
     return [list(one) for one in product(*kinds.values())]
 
 
-def select(folder: Path, checkpoint: str | None, features: Collection[str]) -> str:
-    """Give the name of the checkpoint of a run to export from.
-
-    Args:
-        folder: the run's.
-        checkpoint: name of a file in its `checkpoints/`, without ending; None is what the task among
-            `features` was tested with, or the last where none was selected for it, which is said.
-        features: what is to be exported.
+def read(run: TrainedRun, checkpoint: str) -> Trained:
+    """Read a run's adapter from the checkpoint that `TrainedRun.select` gives.
 
     Raises:
-        UserError: no such run, or not finished; no such checkpoint, naming those that are there.
+        UserError: it cannot be read.
     """
-    if not (folder / "results.jsonl").exists():
-        raise UserError(f"run={folder}: no finished run; a folder with results.jsonl in it is needed")
-    names = sorted(path.stem for path in (folder / "checkpoints").glob("*.ckpt"))
-    if checkpoint is None:
-        tasks = [name for kind, _, name in (one.partition(":") for one in features) if kind == "task"]
-        selected = (name for name in (*(f"best-{task}" for task in tasks), "best-average") if name in names)
-        if (checkpoint := next(selected, None)) is None:
-            checkpoint = "last"
-            if tasks:
-                log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
-    if checkpoint not in names:
-        raise UserError(f"{folder}/checkpoints has no {checkpoint}; checkpoint= is one of {', '.join(names)}")
-    return checkpoint
-
-
-def read(folder: Path, checkpoint: str) -> Trained:
-    """Read a run's config, results and adapter, this from the checkpoint that `select` gives.
-
-    Raises:
-        UserError: one of them cannot be read.
-    """
-    state = checkpoints.read(folder / "checkpoints" / f"{checkpoint}.ckpt")
-    return Trained(
-        folder,
-        OmegaConf.load(folder / "config.yaml"),
-        results.read(folder / "results.jsonl"),
-        state["ranks"],
-        state["adapter"],
-        checkpoint,
-    )
+    state = run.checkpoint(checkpoint)
+    return Trained(run.folder.path, run.cfg, run.rows, state["ranks"], state["adapter"], checkpoint)
 
 
 def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, pad_rank: int | None) -> None:

@@ -19,6 +19,7 @@ from flix_lightning.data.batches import IGNORED
 from flix_lightning.data.mixture import Dataset
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout
+from flix_lightning.generation import Generator
 from flix_lightning.metrics import METRICS
 from flix_lightning.models import Base
 from flix_lightning.tasks import get_task
@@ -71,14 +72,13 @@ class FlixModule(LightningModule):
     ):
         super().__init__()
         self.model = base.model.eval()
-        self.tokenizer = base.tokenizer
         self.is_encoder_decoder = base.is_encoder_decoder
         self.decoder_start = base.decoder_start
+        self.generate = Generator(base, adapter, max_new_tokens)
         self.adapter = adapter
         self.dropout = dropout
         self.evaluated = evaluated
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.max_new_tokens = max_new_tokens
         self.on_scores = on_scores
         self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
         self._predictions: dict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
@@ -120,7 +120,7 @@ class FlixModule(LightningModule):
         if self.is_encoder_decoder:
             # Not the model's own shifting, which for mBART starts otherwise than generation does.
             read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0)
-            inputs["decoder_input_ids"] = torch.cat([self._starts(labels), read], dim=1)
+            inputs["decoder_input_ids"] = torch.cat([self.generate.starts(labels), read], dim=1)
             labels = functional.pad(labels, (len(self.decoder_start) - 1, 0), value=IGNORED)
         else:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
@@ -129,10 +129,6 @@ class FlixModule(LightningModule):
         with _only(counted, self.model.get_output_embeddings()):
             logits = self.model(**inputs, use_cache=False).logits
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
-
-    def _starts(self, like: Tensor) -> Tensor:
-        """What the decoder reads before each of a batch's targets: long [batch, 1 or 2]."""
-        return like.new_tensor(self.decoder_start).repeat(len(like), 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the effective batch's loss."""
@@ -182,13 +178,7 @@ class FlixModule(LightningModule):
             [name for name in names if self.active is None or name.partition(":")[0] in self.active]
             for names in batch["features"]
         ]
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        given = inputs["input_ids"]
-        if self.is_encoder_decoder:
-            given = inputs["decoder_input_ids"] = self._starts(given)
-        with self.adapter.route(self.adapter.space.rows(features)):
-            generated = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens)
-        predictions = self.tokenizer.batch_decode(generated[:, given.shape[1] :], skip_special_tokens=True)
+        predictions = self.generate(batch, features)
         found = zip(
             batch["dataset"], batch["position"], batch["ids"], predictions, batch["targets"], strict=True
         )

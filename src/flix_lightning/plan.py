@@ -95,11 +95,9 @@ def plan(cfg: DictConfig) -> Plan:
     FeatureSpace(ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
     _check_kinds(cfg, table)
     pretrained = str(given_or_made(cfg.model.pretrained))
-    folder = RunFolder(
-        Path(cfg.output) / "runs",
-        f"{cfg.flix.name.lower()}-{mixture.name}-seed{cfg.seed}",
-        run_id(_deciding(cfg, layout, mixture, pretrained, ranks)),
-    )
+    name = f"{cfg.flix.name.lower()}-{mixture.name}-seed{cfg.seed}"
+    id = run_id(_deciding(cfg, layout, mixture, pretrained, ranks))
+    folder = RunFolder(Path(cfg.output) / "runs" / f"{name}-{id}")
     return Plan(cfg, layout, mixture, pretrained, ranks, folder)
 
 

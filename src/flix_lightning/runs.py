@@ -47,24 +47,37 @@ def _one_number(value: Any) -> Any:
 
 
 class RunFolder:
-    """The folder `<root>/<name>-<id>` of one run.
+    """The folder `<name>-<id>` of one run.
 
     Attributes:
-        id: the run's hash (`run_id`).
         path: the folder.
+        id: the run's hash (`run_id`), by the folder's name.
         config: its resolved config, YAML.
         checkpoints: folder of adapter checkpoints.
         metrics: folder of the CSV logger, one sub-folder for each time the run was started.
         results: the rows of `flix_lightning.results`, written last.
     """
 
-    def __init__(self, root: str | Path, name: str, id: str):
-        self.id = id
-        self.path = Path(root) / f"{name}-{id}"
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.id = self.path.name.rpartition("-")[2]
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics"
         self.results = self.path / "results.jsonl"
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the checkpoint of that name is kept: `last`, or `best-<selection>` as `best` gives it."""
+        return self.checkpoints / f"{name}.ckpt"
+
+    def best(self, selection: str) -> Path:
+        """Where the best checkpoint of a selection is kept: of a task, or of their `average`."""
+        return self.checkpoint(f"best-{selection}")
+
+    @property
+    def last(self) -> Path:
+        """Where the checkpoint of the last step is kept."""
+        return self.checkpoint("last")
 
     def predictions(self, evaluation: str, task: str, language: str) -> Path:
         """Where one dataset's predictions are kept; `evaluation` is as `validation-200` or `test-all`."""

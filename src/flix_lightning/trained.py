@@ -1,0 +1,78 @@
+"""A finished run as it is taken up again: exported, asked for predictions, evaluated on other data."""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from flix_lightning import checkpoints, models, results
+from flix_lightning.errors import UserError
+from flix_lightning.models import Base
+from flix_lightning.plan import given_or_made
+from flix_lightning.results import Row
+from flix_lightning.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run, of which nothing large is read yet.
+
+    Attributes:
+        folder: the run's.
+        cfg: its resolved config.
+        rows: its results.
+    """
+
+    folder: RunFolder
+    cfg: DictConfig
+    rows: Sequence[Row]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "TrainedRun":
+        """Take up the run in a folder, which may have been moved.
+
+        Raises:
+            UserError: no such run, or not finished, or not as it was written.
+        """
+        folder = RunFolder(path)
+        if not folder.finished:
+            raise UserError(f"run={path}: no finished run; a folder with results.jsonl in it is needed")
+        return cls(folder, OmegaConf.load(folder.config), results.read(folder.results))
+
+    def select(self, checkpoint: str | None, tasks: Collection[str]) -> str:
+        """Give the name of the checkpoint to take.
+
+        Args:
+            checkpoint: the one that is asked for; None is what the first of `tasks` that has one was tested
+                with, or the last where none was selected for them, which is said.
+            tasks: what is to be done with it.
+
+        Raises:
+            UserError: no such checkpoint, naming those that are there.
+        """
+        names = sorted(path.stem for path in self.folder.checkpoints.glob("*.ckpt"))
+        if checkpoint is None:
+            selections = [self.folder.best(one).stem for one in (*tasks, "average")]
+            if (checkpoint := next((name for name in selections if name in names), None)) is None:
+                checkpoint = self.folder.last.stem
+                if tasks:
+                    log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
+        if checkpoint not in names:
+            raise UserError(
+                f"{self.folder.checkpoints} has no {checkpoint}; checkpoint= is one of {', '.join(names)}"
+            )
+        return checkpoint
+
+    def checkpoint(self, name: str) -> dict[str, Any]:
+        """Read a checkpoint; raises UserError as `checkpoints.read` does."""
+        return checkpoints.read(self.folder.checkpoint(name))
+
+    def base(self) -> Base:
+        """Load the base model, with all of its vocabulary; raises UserError as `models.load` does."""
+        model = self.cfg.model
+        return models.load(str(given_or_made(model.pretrained)), model.revision, model.dtype)
