@@ -30,9 +30,17 @@ class Task:
     file: str = "{language}"
     tabs_to_spaces: bool = False
 
+    @property
+    def input_keys(self) -> tuple[str, ...]:
+        """The keys that the input is made of."""
+        return tuple(key for key in self.keys if key != self.target)
+
     def render(self, line: Mapping[str, str], language: str) -> str:
         """Give the prompted input text of one line of data in the language of code `language`."""
-        text = self.input.format_map(line)
+        return self.prompted(self.input.format_map(line), language)
+
+    def prompted(self, text: str, language: str) -> str:
+        """Give an input in the language of code `language` its prompt."""
         if self.tabs_to_spaces:
             text = text.replace("\t", " ")
         return self.prompt.format(language=language_name(language), input=text)

@@ -40,9 +40,14 @@ class TrainedRun:
             UserError: no such run, or not finished, or not as it was written.
         """
         folder = RunFolder(path)
-        if not folder.finished:
+        if not folder.finished or not (rows := results.read(folder.results)):
             raise UserError(f"run={path}: no finished run; a folder with results.jsonl in it is needed")
-        return cls(folder, OmegaConf.load(folder.config), results.read(folder.results))
+        return cls(folder, OmegaConf.load(folder.config), rows)
+
+    @property
+    def id(self) -> str:
+        """The run's hash, whatever its folder is called now."""
+        return self.rows[0].run
 
     def select(self, checkpoint: str | None, tasks: Collection[str]) -> str:
         """Give the name of the checkpoint to take.
@@ -67,6 +72,11 @@ class TrainedRun:
                 f"{self.folder.checkpoints} has no {checkpoint}; checkpoint= is one of {', '.join(names)}"
             )
         return checkpoint
+
+    def candidates(self, checkpoint: str | None) -> list[str]:
+        """Give every name that `select` may give when asked for `checkpoint`; raises UserError as it does."""
+        best = self.folder.checkpoints.glob(self.folder.best("*").name) if checkpoint is None else ()
+        return list(dict.fromkeys([*sorted(path.stem for path in best), self.select(checkpoint, [])]))
 
     def checkpoint(self, name: str) -> dict[str, Any]:
         """Read a checkpoint; raises UserError as `checkpoints.read` does."""

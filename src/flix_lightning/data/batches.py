@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DistributedSampler
+from transformers import PreTrainedTokenizerBase
 
 from flix_lightning.errors import UserError
 
@@ -167,6 +168,13 @@ class Collator:
 
     pad_id: int
     is_encoder_decoder: bool
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, is_encoder_decoder: bool) -> "Collator":
+        """Pad as a model with this tokenizer wants it."""
+        # Models without a pad token (GPT-2's) never attend to it: any id will do.
+        pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return cls(pad_id, is_encoder_decoder)
 
     def for_training(
         self, inputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]

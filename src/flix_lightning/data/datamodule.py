@@ -86,9 +86,7 @@ class DataModule(LightningDataModule):
         self.tokenization = Tokenization(
             tokenizer, is_encoder_decoder, tuple(kinds), max_input_length, max_target_length
         )
-        # Models without a pad token (GPT-2's) never attend to it: any id will do.
-        pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.collator = Collator(pad_id, is_encoder_decoder)
+        self.collator = Collator.of(tokenizer, is_encoder_decoder)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.eval_batch_size = eval_batch_size
         self.caps = {"train": None, "validation": validation_cap, "test": test_cap}

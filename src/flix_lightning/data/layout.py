@@ -3,7 +3,7 @@
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,15 @@ class Layout:
     def has(self, task: str, split: str, language: str) -> bool:
         """Say whether that file is there."""
         return self.path(task, split, language).is_file()
+
+    def datasets(self, split: str) -> list[tuple[str, str]]:
+        """Give (task, language) of every data set that has that split, in the order of tasks and codes."""
+        found = []
+        for task, definition in TASKS.items():
+            before, after = definition.file.split("{language}")
+            for path in sorted((self.root / task / split).glob(f"{before}*{after}.jsonl")):
+                found.append((task, path.stem.removeprefix(before).removesuffix(after)))
+        return found
 
     def read(self, task: str, split: str, language: str) -> Iterator[Example]:
         """Read one data set's split in the order of its lines; raises UserError as `read_lines` does."""
@@ -102,10 +111,37 @@ def _holds_layout(folder: Path) -> bool:
 def read_lines(path: Path, task: Task) -> Iterator[dict[str, Any]]:
     """Read a file of one JSON object a line, one at a time, each with the task's keys and perhaps others.
 
+    Raises UserError as `read_objects` does, and for a key of the task that a line lacks or whose value is not
+    a string of valid Unicode.
+    """
+    for where, attributes in read_objects(path):
+        for key in task.keys:
+            if key not in attributes:
+                raise UserError(f"{where}: lacks the key {key!r}; {task.name} needs {', '.join(task.keys)}")
+            check_text(attributes, key, where)
+        yield attributes
+
+
+def check_text(attributes: Mapping[str, Any], key: str, where: str) -> str:
+    """Give the value of a key of the line at `where`; raises UserError for no string of valid Unicode."""
+    value = attributes[key]
+    if not isinstance(value, str):
+        raise UserError(f"{where}: the value of {key!r} is {json.dumps(value)[:40]}; a string is needed")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: the value of {key!r} holds half a surrogate pair, which is no character"
+        ) from error
+    return value
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of one JSON object a line, one at a time, each with its place (`file:line number`).
+
     Lines may end as on Windows, and the file may begin with UTF-8's byte order mark. Raises UserError
-    naming the file, and the line and key where they are at fault: a missing or empty file, bytes that are
-    not UTF-8, a NUL byte, a line above MAX_LINE or that is not a JSON object, a key of the task that a line
-    lacks or whose value is not a string of valid Unicode.
+    naming the file, and the line where it is at fault: a missing or empty file, bytes that are not UTF-8, a
+    NUL byte, a line above MAX_LINE or that is not a JSON object.
     """
     number = 0
     try:
@@ -113,14 +149,15 @@ def read_lines(path: Path, task: Task) -> Iterator[dict[str, Any]]:
             lines = iter(lambda: file.readline(MAX_LINE + 1), b"")
             for number, line in enumerate(lines, start=1):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                yield _parse(text, task, f"{path}:{number}")
+                where = f"{path}:{number}"
+                yield where, _parse(text, where)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if number == 0:
         raise UserError(f"{path}: the file is empty; one JSON object a line is needed")
 
 
-def _parse(line: bytes, task: Task, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     if len(line) > MAX_LINE:
         raise UserError(
             f"{where}: a line of more than {MAX_LINE >> 20} MiB; one JSON object a line is needed"
@@ -141,16 +178,4 @@ def _parse(line: bytes, task: Task, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: JSON that cannot be read ({error})") from error
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: a JSON {type(attributes).__name__} where an object is needed")
-    for key in task.keys:
-        if key not in attributes:
-            raise UserError(f"{where}: lacks the key {key!r}; {task.name} needs {', '.join(task.keys)}")
-        value = attributes[key]
-        if not isinstance(value, str):
-            raise UserError(f"{where}: the value of {key!r} is {json.dumps(value)[:40]}; a string is needed")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{where}: the value of {key!r} holds half a surrogate pair, which is no character"
-            ) from error
     return attributes
