@@ -90,3 +90,11 @@ def tiny(base, data, tmp_path_factory):
         "flix.dropout=0.3",
         "evaluation.every=2",
     ]
+
+
+@pytest.fixture(scope="session")
+def done(tiny, tmp_path_factory):
+    """The folder of a finished tiny run, to be read only."""
+    from tiny_runs import do  # here, as few tests need what it imports
+
+    return do(tiny, tmp_path_factory.mktemp("done"))

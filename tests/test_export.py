@@ -25,7 +25,7 @@ from flix_lightning.export import Trained, write_lora, write_merged
 from flix_lightning.features import FeatureSpace
 from flix_lightning.models import Base
 from tiny_models import FEATURES, RANKS, adapt, batch, build
-from tiny_runs import checkpoint, do, rows
+from tiny_runs import checkpoint, rows
 
 TOGETHER = ("task:ner", "language:sw")  # as FEATURES[0]
 DECODER = {
@@ -136,11 +136,6 @@ def test_a_projections_last_name_that_means_others_is_not_used(tmp_path):
 
 
 # -- the command
-
-
-@pytest.fixture(scope="module")
-def done(tiny, tmp_path_factory):
-    return do(tiny, tmp_path_factory.mktemp("runs"))
 
 
 def test_the_command_exports_what_the_task_was_tested_with(done, tmp_path, base):

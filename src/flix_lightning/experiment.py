@@ -1,7 +1,7 @@
 """One run, from its plan to its results."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import fmean
@@ -16,13 +16,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from flix_lightning import checkpoints, models, results, vocabulary
-from flix_lightning.adapter import inject
+from flix_lightning.adapter import Adapter, inject
 from flix_lightning.checkpoints import BestCheckpoint, WholeCheckpoints
 from flix_lightning.data.datamodule import DataModule
+from flix_lightning.data.layout import Layout
+from flix_lightning.data.mixture import Dataset, Mixture
 from flix_lightning.data.tokenized import DECODER_ONLY_SEPARATOR
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace
 from flix_lightning.files import write_whole
+from flix_lightning.models import Base
 from flix_lightning.module import FlixModule, Score
 from flix_lightning.plan import Plan, plain, plan
 from flix_lightning.progress import progress_callback
@@ -83,6 +86,62 @@ def _interruptible(run: Plan) -> Iterator[None]:
         raise SystemExit(f"{run.folder.path}: interrupted; call again to go on") from stop
 
 
+def data_module(
+    cfg: DictConfig, layout: Layout, mixture: Mixture, base: Base, ranks: Iterable[str]
+) -> DataModule:
+    """Give a run's batches, with features of the kinds that `ranks` has."""
+    return DataModule(
+        layout,
+        mixture,
+        base.tokenizer,
+        is_encoder_decoder=base.is_encoder_decoder,
+        kinds=list(dict.fromkeys(feature.partition(":")[0] for feature in ranks)),
+        max_input_length=cfg.data.max_input_length,
+        max_target_length=cfg.data.max_target_length,
+        batch_size=cfg.trainer.batch_size,
+        micro_batch_size=cfg.trainer.micro_batch_size,
+        eval_batch_size=cfg.evaluation.batch_size,
+        validation_cap=cfg.evaluation.validation_cap,
+        test_cap=cfg.evaluation.test_cap,
+        max_steps=cfg.trainer.max_steps,
+        seed=cfg.seed,
+        cache_dir=Path(cfg.output) / "cache",
+    )
+
+
+def flix_module(
+    cfg: DictConfig,
+    base: Base,
+    adapter: Adapter,
+    evaluated: Sequence[Dataset],
+    on_scores: Callable[[str, list[Score]], None],
+) -> FlixModule:
+    """Give a run's module."""
+    return FlixModule(
+        base,
+        adapter,
+        FeatureDropout(cfg.seed, plain(cfg.flix.dropout)),
+        evaluated,
+        learning_rate=cfg.optimizer.learning_rate,
+        warmup_steps=cfg.optimizer.warmup_steps,
+        max_new_tokens=cfg.data.max_target_length,
+        on_scores=on_scores,
+    )
+
+
+def score_row(score: Score, dataset: Dataset, **facts: Any) -> Row:
+    """Make a row of the score of one dataset; `facts` are what it cannot know."""
+    return Row(
+        task=dataset.task,
+        language=dataset.language,
+        seen=dataset.seen,
+        metric=get_task(dataset.task).metric,
+        value=score.value,
+        n=len(score.predictions),
+        **facts,
+    )
+
+
 class _Execution:
     """The parts of a run that is being done, and the rows it has so far."""
 
@@ -97,33 +156,8 @@ class _Execution:
         log.info("%s", self.adapter.summary())
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
-        self.data = DataModule(
-            run.layout,
-            run.mixture,
-            base.tokenizer,
-            is_encoder_decoder=base.is_encoder_decoder,
-            kinds=list(dict.fromkeys(feature.partition(":")[0] for feature in run.ranks)),
-            max_input_length=cfg.data.max_input_length,
-            max_target_length=cfg.data.max_target_length,
-            batch_size=cfg.trainer.batch_size,
-            micro_batch_size=cfg.trainer.micro_batch_size,
-            eval_batch_size=cfg.evaluation.batch_size,
-            validation_cap=cfg.evaluation.validation_cap,
-            test_cap=cfg.evaluation.test_cap,
-            max_steps=cfg.trainer.max_steps,
-            seed=cfg.seed,
-            cache_dir=Path(cfg.output) / "cache",
-        )
-        self.module = FlixModule(
-            base,
-            self.adapter,
-            FeatureDropout(cfg.seed, plain(cfg.flix.dropout)),
-            run.mixture.evaluate,
-            learning_rate=cfg.optimizer.learning_rate,
-            warmup_steps=cfg.optimizer.warmup_steps,
-            max_new_tokens=cfg.data.max_target_length,
-            on_scores=self._keep,
-        )
+        self.data = data_module(cfg, run.layout, run.mixture, base, run.ranks)
+        self.module = flix_module(cfg, base, self.adapter, run.mixture.evaluate, self._keep)
         self.checkpoints = run.folder.checkpoints
         self.validations = run.folder.path / "validations"
         self.rows: list[Row] = []
@@ -227,19 +261,7 @@ class _Execution:
         rows = []
         for score in scores:
             dataset = self.plan.mixture.evaluate[score.index]
-            rows.append(
-                self._row(
-                    split=split,
-                    task=dataset.task,
-                    language=dataset.language,
-                    seen=dataset.seen,
-                    active=active,
-                    metric=get_task(dataset.task).metric,
-                    value=score.value,
-                    n=len(score.predictions),
-                    step=step,
-                )
-            )
+            rows.append(score_row(score, dataset, split=split, active=active, step=step, **self._whose))
             evaluation = f"validation-{step}" if split == "validation" else f"test-{active}"
             write_predictions(
                 self.plan.folder.predictions(evaluation, dataset.task, dataset.language),
@@ -267,7 +289,7 @@ class _Execution:
             "seconds": round(self.module.seconds, 1),
         }
         return [
-            self._row(
+            Row(
                 split="train",
                 task=None,
                 language=None,
@@ -277,15 +299,17 @@ class _Execution:
                 value=value,
                 n=examples,
                 step=step,
+                **self._whose,
             )
             for metric, value in values.items()
         ]
 
-    def _row(self, **fields: Any) -> Row:
-        return Row(
-            run=self.plan.folder.id,
-            method=self.cfg.flix.name,
-            mixture=self.plan.mixture.name,
-            seed=self.cfg.seed,
-            **fields,
-        )
+    @property
+    def _whose(self) -> dict[str, Any]:
+        """What all of its rows say."""
+        return {
+            "run": self.plan.folder.id,
+            "method": self.cfg.flix.name,
+            "mixture": self.plan.mixture.name,
+            "seed": self.cfg.seed,
+        }

@@ -131,7 +131,7 @@ class Predictor:
         """
         if len(texts) != len(features) or any(isinstance(names, str) for names in features):
             raise UserError(
-                f"features={features}: a list of kind:name for each text is needed, and there are {len(texts)}"
+                f"features={features}: for each of the {len(texts)} texts, a list of kind:name is needed"
             )
         return self._said([self._request(*one) for one in zip(texts, features, strict=True)])
 

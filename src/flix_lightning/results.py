@@ -100,6 +100,14 @@ def selected_validation(rows: Iterable[Row], selection: str) -> dict[str, float]
     return {task: max(tasks[task] for tasks in steps) for task in steps[0]}
 
 
+def macro_averages(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
+    """(active, task, seen) -> the macro average over languages of one evaluation's scores."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row.active, row.task, row.seen].append(row.value)
+    return {key: fmean(values) for key, values in found.items()}
+
+
 _FIELDS = {field.name for field in fields(Row)}
 
 

@@ -27,8 +27,8 @@ WINDOW_CHARACTERS = 2**22
 def predict_file(cfg: DictConfig) -> Path:
     """Do what `conf/predict.yaml` asks for, or the rest of it; give the file of predictions.
 
-    Each line of the input gives one of the output, in its order: `{"prediction": …}`, and with `explain` what
-    was read, the features that were on and those dropped, keys that were not used, and which checkpoint answered.
+    Each line of the input gives one of the output, in its order: `{"prediction": …}`, and with `explain` all
+    of its `Request` too.
 
     Raises:
         UserError: a value out of its choices; as `read_objects`, `Predictor.request`, `predict.load` and

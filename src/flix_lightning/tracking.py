@@ -1,11 +1,9 @@
 """Loggers of a run, and what an evaluation sends to them."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import wandb
@@ -14,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from flix_lightning.errors import UserError
-from flix_lightning.results import Row
+from flix_lightning.results import Row, macro_averages
 from flix_lightning.runs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -134,16 +132,16 @@ def note_skipped(run: TrackedRun) -> None:
     log.info("Skipped, finished already: %s (delete the folder to do it again)", run.folder.path)
 
 
-def _prefix(split: str) -> str:
-    return "val" if split == "validation" else split
+def _prefix(split: str, active: str = "all") -> str:
+    name = "val" if split == "validation" else split
+    return name if active == "all" else f"{name}_{active}"
 
 
 def _scalars(rows: Sequence[Row]) -> dict[str, float]:
-    scalars = {}
-    means = defaultdict(list)
-    for row in rows:
-        prefix = _prefix(row.split) if row.active == "all" else f"{_prefix(row.split)}_{row.active}"
-        scalars[f"{prefix}/{row.task}/{row.language}/{row.metric}"] = row.value
-        suffix = "" if row.seen == "seen" else f"_{row.seen}"
-        means[f"{prefix}/{row.task}/mean{suffix}"].append(row.value)
-    return scalars | {key: fmean(values) for key, values in means.items()}
+    scalars = {
+        f"{_prefix(row.split, row.active)}/{row.task}/{row.language}/{row.metric}": row.value for row in rows
+    }
+    for (active, task, seen), value in macro_averages(rows).items():
+        suffix = "" if seen == "seen" else f"_{seen}"
+        scalars[f"{_prefix(rows[0].split, active)}/{task}/mean{suffix}"] = value
+    return scalars

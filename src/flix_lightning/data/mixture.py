@@ -5,7 +5,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,10 @@ class Mixture:
     missing: list[str]
 
     @classmethod
-    def resolve(cls, cfg: Mapping[str, Any], layout: Layout, allow_missing: bool = False) -> "Mixture":
+    def resolve(cls, cfg: Mapping[str, Any], layout: Layout | None, allow_missing: bool = False) -> "Mixture":
         """Check a mixture's config against the tasks, the languages and the data that is there.
+
+        Without a layout, all that it names counts as there.
 
         Raises UserError for an unknown key, task or language code, a dataset named twice, a bad value,
         data that is not there (one error for all of it; with `allow_missing` one warning instead, and
@@ -148,6 +150,27 @@ class Mixture:
             cap=cap,
             missing=lacking,
         )
+
+    def of_tests(self, layout: Layout) -> "Mixture":
+        """Give this mixture with every test set of a folder in the place of what it evaluates.
+
+        Each is tagged by what this mixture trains; its attributes are those that this mixture has for it.
+        Raises UserError for a file that is called after no language, and a folder without a test set.
+        """
+        known = {(one.task, one.language): one.attributes for one in (*self.evaluate, *self.train)}
+        trained = [one.attributes for one in self.train]
+        evaluate = []
+        for task, language in layout.datasets("test"):
+            try:
+                language_name(language)
+            except UserError as error:
+                raise UserError(f"{layout.path(task, 'test', language)}: {error}") from None
+            plain = {"task": task, "language": language, "shared": SHARED}
+            attributes = known.get((task, language), plain)
+            evaluate.append(Dataset(attributes, _seen(attributes, trained)))
+        if not evaluate:
+            raise UserError(f"{layout.root}: no <task>/test/<language>.jsonl to evaluate")
+        return replace(self, evaluate=evaluate, missing=[])
 
     def datasets(self, split: str) -> dict[int, Dataset]:
         """Give the datasets that a split covers, by their index in `train` (split train) or `evaluate`.
@@ -279,10 +302,10 @@ def _attribute(value: Any, language: str, place: str) -> str:
     return value
 
 
-def _lacking(layout: Layout, attributes: Mapping[str, str], split: str) -> str | None:
+def _lacking(layout: Layout | None, attributes: Mapping[str, str], split: str) -> str | None:
     """Give the file below the root that is not there, if it is not."""
     task, language = attributes["task"], attributes["language"]
-    if layout.has(task, split, language):
+    if layout is None or layout.has(task, split, language):
         return None
     return layout.path(task, split, language).relative_to(layout.root).as_posix()
 

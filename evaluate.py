@@ -1,0 +1,22 @@
+"""Score a finished run on any test data in XTREME-UP's layout, and keep its predictions in XTREME-UP's form.
+
+`python evaluate.py run=outputs/runs/RUN [data.root=FOLDER_OR_ARCHIVE]`; finished datasets are not done again.
+"""
+
+from flix_lightning.cli import hydra_main
+
+
+def main(cfg):
+    """Evaluate what the config asks for, and print its table."""
+    from rich.console import Console
+
+    from flix_lightning import evaluate, results  # here, so that --help and mistakes in the command are quick
+    from flix_lightning.tables import evaluation
+
+    folder = evaluate.evaluate(cfg)
+    evaluation.table(results.read(folder.results)).terminal(Console())
+    print(f"Predictions: {folder.path / 'predictions'}; rows: {folder.results}")
+
+
+if __name__ == "__main__":
+    hydra_main(main, "evaluate")
