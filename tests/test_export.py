@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,37 @@ def test_peft_reads_what_was_trained(exported, tmp_path, pad_rank):
         assert any(f".{target}.lora_" in key for target in config["target_modules"])
 
 
+#: vLLM's `max_lora_rank`, a server's own choice, and the projections that it has in each architecture.
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+SERVED = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("exported", ["llama", "qwen3", "gemma3"], indirect=True)
+def test_vllm_takes_it(exported, tmp_path):
+    """By the rules of its loader, `PEFTHelper` and `LoRAModel`, whose package is for GPUs."""
+    run, base, fresh, _, _, _ = exported
+    write_lora(run, base, TOGETHER, tmp_path / "out", 8)
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert type(config["r"]) is type(config["lora_alpha"]) is int
+    assert config["r"] in SERVED_RANKS
+    assert config["bias"] == "none"
+    assert not any(config[key] for key in ("modules_to_save", "use_dora", "use_rslora"))
+    scaling = config["lora_alpha"] / config["r"]
+    projections, pairs = dict(fresh().named_modules()), {}
+    for key, weight in load_file(tmp_path / "out/adapter_model.safetensors").items():
+        name, side = re.fullmatch(r"base_model\.model\.(.+)\.(lora_[AB])\.weight", key).groups()
+        assert name.rpartition(".")[2] in SERVED
+        pairs.setdefault(name, {})[side] = weight
+    assert pairs
+    for name, pair in pairs.items():
+        out, inner = projections[name].weight.shape
+        assert pair["lora_A"].shape == (config["r"], inner)
+        assert pair["lora_B"].shape == (out, config["r"])
+        trained = reference.merged(fresh(), run.state, RANKS, TOGETHER).get_submodule(name).weight
+        served = projections[name].weight + scaling * pair["lora_B"] @ pair["lora_A"]
+        torch.testing.assert_close(served, trained)
+
+
 def test_a_merged_model_gives_what_merging_by_hand_gives(exported, tmp_path):
     run, base, fresh, family, inputs, _ = exported
     write_merged(run, base, TOGETHER, tmp_path / "merged")
@@ -177,13 +209,17 @@ def test_a_merged_model_is_whole(done, tmp_path):
 
 
 def test_a_base_that_a_call_made_is_made_again(done, base, tmp_path):
-    run = tmp_path / "run"
+    run, made = tmp_path / "run", tmp_path / "made"
     shutil.copytree(done, run)
+    shutil.copytree(base, made)
+    (made / "README.md").write_text("---\nlicense: cc0-1.0\n---\nA base.\n")
     cfg = OmegaConf.load(run / "config.yaml")
-    cfg.model.pretrained = {"_target_": "pathlib.Path", "_args_": [str(base)]}
+    cfg.model.pretrained = {"_target_": "pathlib.Path", "_args_": [str(made)]}
     OmegaConf.save(cfg, run / "config.yaml")
     commands.run(tmp_path, "export.py", f"run={run}", "features=[task:ner]", "out=out")
-    assert ModelCard.load(tmp_path / "out/README.md").data.base_model == base.name
+    card = ModelCard.load(tmp_path / "out/README.md")
+    assert (card.data.base_model, card.data.license) == ("made", "cc0-1.0")
+    assert "licence: cc0-1.0" in card.text
 
 
 @pytest.mark.parametrize(

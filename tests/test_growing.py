@@ -35,6 +35,12 @@ def test_lines_longer_than_what_is_read_at_once(tmp_path):
     assert path.read_text() == f"{long}\n{long}\n"
 
 
+def test_nothing_is_left_of_no_lines(tmp_path):
+    with pytest.raises(ZeroDivisionError), open_growing(tmp_path / "out", MADE_OF):
+        raise ZeroDivisionError
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
 @pytest.mark.parametrize(
     ("made_of", "said"),
     [

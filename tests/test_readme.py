@@ -1,5 +1,6 @@
 """Every command and snippet of the README is run: the long ones on few steps and examples."""
 
+import json
 import os
 import re
 import shlex
@@ -26,15 +27,17 @@ OF_TRAIN = [one for one in COMMANDS if "train.py" in one]
 OF_REPORT = [one for one in COMMANDS if "report.py" in one]
 OF_PLAN = [one for one in COMMANDS if " plan.py" in one]
 OF_EXPORT = [one for one in COMMANDS if "export.py" in one]
+OF_PREDICT = [one for one in COMMANDS if "predict.py" in one]
+OF_EVALUATE = [one for one in COMMANDS if "evaluate.py" in one]
 OF_MAKE = [one for one in COMMANDS if one.startswith("make ")]
 AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
 
 
 def test_every_command_is_run_here():
-    used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_MAKE, *AS_THEY_STAND}
+    used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_PREDICT, *OF_EVALUATE, *OF_MAKE, *AS_THEY_STAND}
     assert set(COMMANDS) == used
     assert set(OF_MAKE) == {"make test", "make xtreme-up", *(f"make {target}" for target in MADE)}
-    assert len(OF_REPORT) == len(OF_PLAN) == 1
+    assert len(OF_REPORT) == len(OF_PLAN) == len(OF_PREDICT) == len(OF_EVALUATE) == 1
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +94,15 @@ def test_every_target_that_is_named_is_one():
         assert planned.returncode == 0, target
 
 
+@pytest.fixture(scope="module")
+def run(home):
+    """A run of the commands above."""
+    return next((home / "outputs/runs").glob("flix-joint-*/results.jsonl")).parent
+
+
 @pytest.mark.parametrize("command", OF_EXPORT)
-def test_export_of_a_run_above_it(command, home):
+def test_export_of_a_run_above_it(command, home, run):
     script, rest = arguments(command)
-    run = next((home / "outputs/runs").glob("flix-joint-*/results.jsonl")).parent
     (out,) = [one.removeprefix("out=") for one in rest if one.startswith("out=")]
     place = home / f"{script}-{OF_EXPORT.index(command)}"  # as the second writes above the first
     ran = commands.run(place, script, *(one.replace("outputs/runs/RUN", str(run)) for one in rest))
@@ -103,6 +111,28 @@ def test_export_of_a_run_above_it(command, home):
     for folder in written:
         assert (folder / "README.md").exists()
         assert list(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("command", OF_PREDICT)
+def test_predict_by_a_run_above_it(command, home, run):
+    script, rest = arguments(command)
+    (line,) = re.findall(r"`(\{\"text\": .*?\})`", README)
+    (home / "lines.jsonl").write_text(line.replace("…", '"Rais alifika Dodoma."') + "\n")
+    commands.run(home, script, *(one.replace("outputs/runs/RUN", str(run)) for one in rest))
+    (answer,) = (home / "answers.jsonl").read_text().splitlines()
+    assert json.loads(answer).keys() == {"prediction"}
+
+
+@pytest.mark.parametrize("command", OF_EVALUATE)
+def test_evaluate_a_run_above_it(command, home, run):
+    script, rest = arguments(command)
+    data = next((home / "outputs/data").glob("cldr-*"))
+    swapped = {"run=outputs/runs/RUN": f"run={run}", "data.root=FOLDER_OR_ARCHIVE": f"data.root={data}"}
+    ran = commands.run(home, script, *(swapped[one] for one in rest))
+    (predictions,) = (home / f"outputs/evaluations/{run.name}").glob("*/predictions")
+    assert str(predictions.relative_to(home)) in ran.out
+    tested = {path.relative_to(data) for path in data.glob("*/test/*.jsonl")}
+    assert {path.relative_to(predictions) for path in predictions.rglob("*.jsonl")} == tested
 
 
 @pytest.mark.parametrize("command", AS_THEY_STAND)
@@ -172,10 +202,12 @@ def test_make_test_is_what_ci_runs():
     assert "ruff check" in planned.stdout
 
 
-def test_snippets(monkeypatch):
+def test_snippets(monkeypatch, run):
     monkeypatch.chdir(commands.REPOSITORY)
-    (snippet,) = blocks("python")
+    of_adapter, of_run = blocks("python")
     names = {}
-    exec(snippet, names)
+    exec(of_adapter, names)
     assert set(names["space"].ranks) == {"task:ner", "language:sw", "language:yo"}
     assert all(parameter.requires_grad for parameter in names["adapter"].parameters())
+    exec(of_run.replace("outputs/runs/RUN", str(run)), names)
+    assert len(names["answers"]) == 2

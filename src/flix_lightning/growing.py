@@ -43,16 +43,18 @@ class GrowingLines:
             self._cut()
             raise
         self.count += len(added)
-        self._end = self._file.tell()
+        self._end = self._file.tell()  # which appending has moved to the end
 
     def _cut(self) -> None:
-        self._file.truncate(self._end)
-        self._file.seek(self._end)
+        if os.fstat(self._file.fileno()).st_size != self._end:
+            self._file.truncate(self._end)
 
 
 @contextmanager
 def open_growing(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[GrowingLines]:
     """Begin a file of lines, or go on with it where all that it is made of is as it was.
+
+    Where the block ends or raises before the first line, nothing is left.
 
     Args:
         path: the file.
@@ -74,9 +76,14 @@ def open_growing(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[Grow
             _check_same(path, facts, made_of)
         else:
             write_whole(facts, json.dumps(made_of, indent=1) + "\n")
-        path.touch()
-        with path.open("r+b", buffering=0) as file:
-            yield GrowingLines(file)
+        with path.open("a+b", buffering=0) as file:
+            lines = GrowingLines(file)
+            try:
+                yield lines
+            finally:
+                if not lines.count:
+                    path.unlink()
+                    facts.unlink()
     finally:
         lock.release()
 
@@ -94,6 +101,7 @@ def _check_same(path: Path, facts: Path, made_of: Mapping[str, str | bool]) -> N
 def _whole_lines(file: FileIO) -> tuple[int, int]:
     """How many whole lines a file has, and where the last of them ends."""
     count = end = position = 0
+    file.seek(0)
     while chunk := file.read(_CHUNK):
         count += chunk.count(b"\n")
         end = position + chunk.rfind(b"\n") + 1 if b"\n" in chunk else end
