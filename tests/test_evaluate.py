@@ -53,6 +53,7 @@ def test_on_its_own_data_a_run_scores_what_it_tested(done, data, tmp_path):
     for words in (["zu", "unseen language", "4"], ["yo", "unseen combination", "4"]):
         assert [line for line in ran.out.splitlines() if all(word in line for word in words)]
     assert "ner: span f1" in ran.out
+    assert ran.out.count("Unseen is zero-shot") == 2
     assert (folder / "scores.md").read_text().count("| average |") == 4
     # A second call has nothing left to do.
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}

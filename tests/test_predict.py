@@ -159,7 +159,7 @@ def in_turns():
     answer = predict.Predictor.answer
 
     def slow(self, requests):
-        time.sleep(0.5)
+        time.sleep(0.2)
         return answer(self, requests)
 
     predict.Predictor.answer = slow
@@ -252,10 +252,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, arguments, said
     assert json_lines(tmp_path / "in.jsonl") == [{"text": "a"}]
 
 
+def composed(run, folder):
+    with hydra.initialize_config_dir(str(commands.REPOSITORY / "conf"), version_base="1.3"):
+        return hydra.compose("predict", [f"run={run}", f"input={folder}/in.jsonl", f"out={folder}/out"])
+
+
+def test_an_interrupted_call_says_how_to_go_on(run, tmp_path, monkeypatch):
+    def interrupted(self, requests):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict.Predictor, "answer", interrupted)
+    write(tmp_path / "in.jsonl", [{"text": "a"}])
+    with pytest.raises(SystemExit, match="out: interrupted; call again to go on"):
+        streaming.predict_file(composed(run, tmp_path))
+
+
 def test_memory_does_not_grow_with_the_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(predict.Predictor, "answer", lambda self, requests: ["x" * 1000] * len(requests))
-    with hydra.initialize_config_dir(str(commands.REPOSITORY / "conf"), version_base="1.3"):
-        cfg = hydra.compose("predict", [f"run={run}", f"input={tmp_path}/in.jsonl", f"out={tmp_path}/out"])
+    cfg = composed(run, tmp_path)
     line = json.dumps({"text": "x" * 60_000}) + "\n"
     with (tmp_path / "in.jsonl").open("w") as file:
         file.writelines(line for _ in range(2000))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -126,7 +127,8 @@ def test_predict_by_a_run_above_it(command, home, run):
 @pytest.mark.parametrize("command", OF_EVALUATE)
 def test_evaluate_a_run_above_it(command, home, run):
     script, rest = arguments(command)
-    data = next((home / "outputs/data").glob("cldr-*"))
+    data = home / "mine"
+    shutil.copytree(next((home / "outputs/data").glob("cldr-*")) / "ner", data / "ner")
     swapped = {"run=outputs/runs/RUN": f"run={run}", "data.root=FOLDER_OR_ARCHIVE": f"data.root={data}"}
     ran = commands.run(home, script, *(swapped[one] for one in rest))
     (predictions,) = (home / f"outputs/evaluations/{run.name}").glob("*/predictions")

@@ -12,7 +12,7 @@ from flix_lightning import predict
 from flix_lightning.data.layout import read_objects
 from flix_lightning.errors import UserError
 from flix_lightning.files import sha256
-from flix_lightning.growing import open_growing
+from flix_lightning.growing import GrowingLines, open_growing
 from flix_lightning.predict import Predictor, Request, Tally
 from flix_lightning.trained import TrainedRun
 
@@ -28,12 +28,13 @@ def predict_file(cfg: DictConfig) -> Path:
     """Do what `conf/predict.yaml` asks for, or the rest of it; give the file of predictions.
 
     Each line of the input gives one of the output, in its order: `{"prediction": …}`, and with `explain` all
-    of its `Request` too.
+    of its `Request` too. Memory holds a window of them, and each name that cannot be used once.
 
     Raises:
         UserError: a value out of its choices; as `read_objects`, `Predictor.request`, `predict.load` and
             `open_growing`.
         OSError: the predictions cannot be written; those that are stay, and another call goes on.
+        SystemExit: on Ctrl-C, with a line that says so.
     """
     _check(cfg)
     source = Path(cfg.input)
@@ -55,21 +56,28 @@ def predict_file(cfg: DictConfig) -> Path:
             accelerator=cfg.accelerator,
             precision=precision,
         )
-        # All of them are read before the first is answered, as a bad one must not cost the others.
-        tally = Tally(_requests(source, model))
-        tally.say()
-        done = 0
-        with tqdm(total=tally.texts, unit="line", dynamic_ncols=True) as bar:
-            for window in _windows(_requests(source, model), WINDOW * model.batch_size):
-                done += len(window)
-                # Windows are those of an unbroken call, so that each batch is the same again.
-                if (left := done - lines.count) > 0:
-                    answered = zip(model.answer(window), window, strict=True)
-                    lines.add([_line(*one, cfg.explain) for one in answered][-left:])
-                bar.update(len(window))
-        if model.cut:
-            log.warning("of %d texts, longer than the run's inputs, so cut: %d", tally.texts, model.cut)
+        try:
+            _answer(source, model, lines, cfg.explain)
+        except KeyboardInterrupt as stop:
+            raise SystemExit(f"{out}: interrupted; call again to go on") from stop
     return out
+
+
+def _answer(source: Path, model: Predictor, lines: GrowingLines, explain: bool) -> None:
+    # All of them are read before the first is answered, as a bad one must not cost the others.
+    tally = Tally(_requests(source, model))
+    tally.say()
+    done = 0
+    with tqdm(total=tally.texts, unit="line", dynamic_ncols=True) as bar:
+        for window in _windows(_requests(source, model), WINDOW * model.batch_size):
+            done += len(window)
+            # Windows are those of an unbroken call, so that each batch is the same again.
+            if (left := done - lines.count) > 0:
+                answered = zip(model.answer(window), window, strict=True)
+                lines.add([_line(*one, explain) for one in answered][-left:])
+            bar.update(len(window))
+    if model.cut:
+        log.warning("of %d texts, longer than the run's inputs, so cut: %d", tally.texts, model.cut)
 
 
 def _line(answer: str, request: Request, explain: bool) -> str:

@@ -85,4 +85,6 @@ class TrainedRun:
     def base(self) -> Base:
         """Load the base model, with all of its vocabulary; raises UserError as `models.load` does."""
         model = self.cfg.model
+        if model.vocabulary != "all":  # new texts have tokens that the run's data lacks
+            log.warning("the run had model.vocabulary=data, and here it is all: answers may differ")
         return models.load(str(given_or_made(model.pretrained)), model.revision, model.dtype)

@@ -12,7 +12,8 @@ _COLUMNS = ("Language", "In training", "Score", "Examples")
 def table(rows: Sequence[Row]) -> Report:
     """A table of each task from the rows of one evaluation, in their order.
 
-    `In training` is `seen`, `unseen combination` or `unseen <kind>`, whose features contribute nothing.
+    Args:
+        rows: test rows, all features on.
     """
     return Report(tuple(_table(task, rows) for task in dict.fromkeys(row.task for row in rows)))
 
@@ -24,10 +25,12 @@ def _table(task: str, rows: Sequence[Row]) -> Table:
         ("average", _words(seen), f"{value:.1f}", str(sum(row.n for row in own if row.seen == seen)))
         for (_, _, seen), value in macro_averages(own).items()
     ]
+    zero_shot = any(row.seen != "seen" for row in own)
     return Table(
         f"{_words(task)}: {_words(own[0].metric)}",
         tuple(map(render.Column, _COLUMNS)),
         (Section("", tuple(lines)), Section("", tuple(averages))),
+        ("Unseen is zero-shot: by the rows of those features that were trained.",) if zero_shot else (),
     )
 
 
