@@ -1,7 +1,9 @@
 import json
+import shutil
 import tarfile
 
 import pytest
+from omegaconf import OmegaConf
 
 import commands
 from conftest import SEEN, UNSEEN
@@ -130,6 +132,24 @@ def test_new_data_is_another_evaluation(done, other, tmp_path):
     assert after.path != before.path
     assert {row.language for row in results.read(after.results) if row.task == "ner"} == {"am", "yo"}
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+@pytest.mark.parametrize(
+    ("root", "seen", "said"),
+    [(None, "unseen_language", "going on without 1 files"), ("gone", "seen", "counts as trained")],
+)
+def test_what_a_run_went_on_without_is_not_seen(done, tmp_path, caplog, root, seen, said):
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.data.allow_missing = True
+    cfg.data.root = root or cfg.data.root
+    cfg.mixture.train.append({"task": "ner", "languages": ["am"]})
+    OmegaConf.save(cfg, run / "config.yaml")
+    write_split(tmp_path / "mine", "ner", "test", "am", [line_of("ner", "x", "")])
+    folder = evaluate(compose(f"run={run}", f"data.root={tmp_path}/mine", f"output={tmp_path}"))
+    assert [row.seen for row in results.read(folder.results)] == [seen]
+    assert [record for record in caplog.records if said in record.getMessage()]
 
 
 @pytest.mark.parametrize(
