@@ -143,13 +143,15 @@ def test_what_a_run_went_on_without_is_not_seen(done, tmp_path, caplog, root, se
     shutil.copytree(done, run)
     cfg = OmegaConf.load(run / "config.yaml")
     cfg.data.allow_missing = True
+    cfg.model.vocabulary = "data"
     cfg.data.root = root or cfg.data.root
     cfg.mixture.train.append({"task": "ner", "languages": ["am"]})
     OmegaConf.save(cfg, run / "config.yaml")
     write_split(tmp_path / "mine", "ner", "test", "am", [line_of("ner", "x", "")])
     folder = evaluate(compose(f"run={run}", f"data.root={tmp_path}/mine", f"output={tmp_path}"))
     assert [row.seen for row in results.read(folder.results)] == [seen]
-    assert [record for record in caplog.records if said in record.getMessage()]
+    for words in (said, "model.vocabulary=data, and here it is all"):
+        assert [record for record in caplog.records if words in record.getMessage()]
 
 
 @pytest.mark.parametrize(

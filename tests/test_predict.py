@@ -81,14 +81,14 @@ def test_lines_of_all_kinds_in_one_batch_are_answered_as_each_alone(run, model, 
 
 
 def test_texts_with_lists_of_features(run, model, base):
-    texts = ["a", "a", "bb"]
-    features = [["task:ner", "language:sw"], ("language:zu",), []]
-    names = ["best-ner", "last", "last"]
+    texts = ["a", "a", "bb", "c"]
+    features = [["task:ner", "language:sw"], ("language:zu",), [], ["task:x/best-ner", "language:sw"]]
+    names = ["best-ner", "last", "last", "last"]
     expected = [alone(run, base, *one) for one in zip(names, texts, features, strict=True)]
     assert model.generate(texts, features) == expected
     with pytest.raises(UserError, match="each of the 1 texts"):
         model.generate(["a"], ["task:ner"])
-    with pytest.raises(UserError, match="each of the 3 texts"):
+    with pytest.raises(UserError, match="each of the 4 texts"):
         model.generate(texts, features[:2])
 
 

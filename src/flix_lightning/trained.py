@@ -60,13 +60,14 @@ class TrainedRun:
         Raises:
             UserError: no such checkpoint, naming those that are there.
         """
-        names = sorted(path.stem for path in self.folder.checkpoints.glob("*.ckpt"))
+        there = sorted(self.folder.checkpoints.glob("*.ckpt"))
         if checkpoint is None:
-            selections = [self.folder.best(one).stem for one in (*tasks, "average")]
-            if (checkpoint := next((name for name in selections if name in names), None)) is None:
-                checkpoint = self.folder.last.stem
-                if tasks:
-                    log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
+            selections = (self.folder.best(one) for one in (*tasks, "average"))
+            chosen = next((path for path in selections if path in there), None)
+            if chosen is None and tasks:
+                log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
+            checkpoint = (chosen or self.folder.last).stem
+        names = [path.stem for path in there]
         if checkpoint not in names:
             raise UserError(
                 f"{self.folder.checkpoints} has no {checkpoint}; checkpoint= is one of {', '.join(names)}"
