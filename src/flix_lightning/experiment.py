@@ -52,7 +52,7 @@ def execute(run: Plan) -> float:
             if not run.folder.finished:  # else another process ended it while this one came to the lock
                 if leads:
                     write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
-                with open_loggers(run.cfg.logger, run.tracked) as loggers, _interruptible(run):
+                with open_loggers(run.cfg.get("logger") or {}, run.tracked) as loggers, _interruptible(run):
                     _Execution(run, loggers).run()
                 return _validation(run)
     note_skipped(run.tracked)

@@ -76,7 +76,8 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
         UserError: no such folder or model, or one that cannot be read or generate text.
     """
     source = str(_source(pretrained))
-    if not isinstance(kind := getattr(torch, dtype, None), torch.dtype):
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise UserError(f"model.dtype is {dtype!r}; a torch type such as float32 or bfloat16 is needed")
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
