@@ -205,14 +205,21 @@ class _Execution:
         last = self.checkpoints / "last.ckpt"
         if not last.exists():
             return None
-        checkpoints.read(last)  # so that a broken one ends in a clear line, before training
+        self._take(checkpoints.read(last, to_go_on=True), last)  # so that a wrong one ends in a clear line
         log.info("going on from %s", last)
         return last
 
+    def _take(self, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+        try:
+            self.module.load_adapter(checkpoint)
+        except UserError as error:
+            raise UserError(f"{path}: {error}; delete {path.parent} to train anew") from error
+        return checkpoint
+
     def _test(self, trainer: Trainer) -> None:
         for task in self._tasks():
-            checkpoint = checkpoints.read(self.checkpoints / f"best-{self._selection(task)}.ckpt")
-            self.module.load_adapter(checkpoint)
+            path = self.checkpoints / f"best-{self._selection(task)}.ckpt"
+            checkpoint = self._take(checkpoints.read(path), path)
             self.step = checkpoint["global_step"]
             indices = [i for i, dataset in enumerate(self.plan.mixture.evaluate) if dataset.task == task]
             for active in (None, *plain(self.cfg.flix.controls)):

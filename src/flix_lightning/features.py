@@ -151,7 +151,9 @@ def resolve_ranks(
     resolved = {}
     for kind, table in ranks.items():
         if ":" in str(kind):
-            raise UserError(f"ranks.{kind}: the name of a kind has no colon, which stands before a feature's own")
+            raise UserError(
+                f"ranks.{kind}: the name of a kind has no colon, which stands before a feature's own"
+            )
         names = list(dict.fromkeys(dataset[kind] for dataset in trained if kind in dataset))
         if not names:
             carried = ", ".join(dict.fromkeys(kind for dataset in trained for kind in dataset))
@@ -191,4 +193,6 @@ def _matched_rank(
 
 def _check_rank(key: str, rank: int) -> None:
     if type(rank) is not int or not 0 <= rank <= MAX_RANK:
-        raise UserError(f"the rank of {key} is {rank!r}, but must be a whole number >= 0, at most {MAX_RANK:,}")
+        raise UserError(
+            f"the rank of {key} is {rank!r}, but must be a whole number >= 0, at most {MAX_RANK:,}"
+        )

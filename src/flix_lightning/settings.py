@@ -79,4 +79,6 @@ def check(cfg: DictConfig, table: Mapping[str, Kind]) -> None:
                 raise UserError(f"{key}: no such key; {did_you_mean(key, table)}nothing would read it")
     for key, kind in table.items():
         value = OmegaConf.select(cfg, key, throw_on_missing=True)
-        kind.require(key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+        kind.require(
+            key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        )
