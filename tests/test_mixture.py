@@ -193,6 +193,7 @@ def entry(**changes):
         ({"train": entry(domain=7)}, r"train\[0\]\.domain: 7 is not a string"),
         ({"train": entry() + entry()}, r"mixture\.train names datasets more than once: ner/sw"),
         ({"train": []}, r"mixture\.train is empty"),
+        ({"train": [{"task": "ner", "languages": ["sw"], "a:b": "x"}]}, r"'a:b' is no name of a kind"),
         ({"train": None}, r"mixture\.train is null; a list"),
         ({"reports": ["ner"]}, r"mixture\.reports: no such key; did you mean 'report'"),
         ({"sampling": {"temprature": 1}}, r"mixture\.sampling\.temprature: no such key"),

@@ -82,7 +82,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
         except ValueError as error:  # Hydra's own, of overrides such as flix=null
             if began:
                 raise
-            raise UserError(f"{' '.join(sys.argv[1:])}: {error}") from error
+            raise UserError(f"{error}: {' '.join(sys.argv[1:])}") from error
     if failed:
         sys.exit(1)
 
@@ -126,8 +126,8 @@ def _line(error: Exception, config: str) -> str:
         return f"{missing[1]} has no value; give {missing[1]}=VALUE"
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override}: Hydra cannot read it; KEY=VALUE is needed, and a value with special characters "
-            "in quotes within quotes, as in \"KEY='(a|b)'\""
+            f"{error.override}: Hydra cannot read it; KEY=VALUE is needed, and special characters stand in "
+            "quotes within quotes, as in \"KEY='(a|b)'\""
         )
     if isinstance(error, ConfigCompositionException) and error.__cause__:
         misspelt = re.match(r"Could not override '([^']+)'", text)
@@ -179,7 +179,7 @@ def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:
     except MISTAKES:
         raise
     except ValueError as error:  # as in `hydra_main`
-        raise UserError(f"{' '.join(overrides)}: {error}") from error
+        raise UserError(f"{error}: {' '.join(overrides)}") from error
 
 
 def _compose(overrides: list[str], config: str = "train", **options: bool) -> DictConfig:

@@ -263,8 +263,8 @@ def _check_base(model: nn.Module, pairs: Mapping[str, tuple[Tensor, Tensor]], fo
         wanted = shape if isinstance(module, Conv1D) else shape[::-1]
         if not isinstance(module, nn.Linear | Conv1D) or module.weight.shape != wanted:
             raise UserError(
-                f"{folder}: its adapter was trained on another base than its config's model.pretrained, which "
-                f"has no projection {name} from {A.shape[1]} to {B.shape[1]}"
+                f"{folder}: its adapter is of another base than its config's model.pretrained, which has "
+                f"no projection {name} from {A.shape[1]} to {B.shape[1]}"
             )
 
 

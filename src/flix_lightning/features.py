@@ -41,8 +41,8 @@ class FeatureSpace:
     With R = `total_rank`, feature ranges fill rows 0 to R - 1; row R = `null_row` stands for "nothing".
 
     Raises:
-        UserError: a name that is not "kind:name", a rank that is not a whole number from 0 to MAX_RANK, or no rank
-            above 0.
+        UserError: a name that is not "kind:name", a rank that is not a whole number from 0 to MAX_RANK, or no
+            rank above 0.
     """
 
     def __init__(self, ranks: Mapping[str, int]):

@@ -79,7 +79,7 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise UserError(f"model.dtype is {dtype!r}; a torch type such as float32 or bfloat16 is needed")
-    # Weights are data, in safetensors or as torch's `weights_only` reads them, and bring no code of their own.
+    # Weights are data, in safetensors or as torch's `weights_only` reads them; none bring code of their own.
     place = {
         "pretrained_model_name_or_path": source,
         "revision": revision,

@@ -20,8 +20,9 @@ def ensure(package: str, licence: str, root: str) -> Path:
     Whole or not at all, so that two processes may ask at once and a killed one leaves nothing.
 
     Args:
-        package: a module whose name ends in `_gguf`, as none other is imported for a config's sake, with `MODEL_NAME`, `EXPECTED_SHA256` and `assemble(path)`, which puts the GGUF file
-            of that name and hash together from the package's parts.
+        package: a module with `MODEL_NAME`, `EXPECTED_SHA256` and `assemble(path)`, which puts the GGUF file
+            of that name and hash together from the package's parts. Its own name ends in `_gguf`: none other
+            is imported because a config says so.
         licence: one line on the terms of the model.
         root: folder under which the model's own is written, named by the hash.
 

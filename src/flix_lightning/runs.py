@@ -119,7 +119,7 @@ def read_config(path: Path) -> DictConfig:
     """Read a run's resolved config as plain values: nothing in it is looked up or called.
 
     Raises:
-        UserError: it cannot be read, or is none, naming the key: `${…}` would read this machine's environment.
+        UserError: it cannot be read, or is none, naming the key; `${…}` could read what is secret here.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -77,7 +77,7 @@ def examples(task: str, language: str, split: str, size: int, seed: int) -> list
         repeats = repeats + 1 if len(found) == known else 0
         if repeats == MOST_REPEATS:
             raise UserError(
-                f"{task}/{split}/{language}: {size:,} different examples are asked for, where CLDR gives some "
+                f"{task}/{split}/{language}: {size:,} different examples are asked for, and CLDR gives about "
                 f"{known:,}"
             )
     return list(found.values())

@@ -212,7 +212,7 @@ class Mixture:
 
 def _check_keys(cfg: Mapping[str, Any]) -> None:
     for key in cfg:
-        if key not in _KEYS | _PARAMETERS:
+        if key not in _KEYS and key not in _PARAMETERS:
             hint = did_you_mean(key, _KEYS)
             raise UserError(f"mixture.{key}: no such key; {hint}keys are {', '.join(sorted(_KEYS))}")
     for key, kind in _KEYS.items():
