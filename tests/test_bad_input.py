@@ -293,9 +293,6 @@ def test_a_traceback_is_for_those_who_ask(earlier, tiny):
 
 
 def ask():
-    from flix_lightning import cli
-from flix_lightning.export import export
-
     cli.TRACEBACK = True
 
 
@@ -488,7 +485,10 @@ CHECKPOINTS = {
         lambda path, state: another(state["adapter"], first_pool(state), torch.zeros(14, 3)),
         ["another shape", "[14, 3] instead of [14, 32]"],
     ),
-    "nan": (lambda path, state: state["adapter"][first_pool(state)].fill_(float("nan")), ["no finite number"]),
+    "nan": (
+        lambda path, state: state["adapter"][first_pool(state)].fill_(float("nan")),
+        ["no finite number"],
+    ),
 }
 
 
@@ -531,18 +531,33 @@ def edit(path, **values):
 #: What is done to a model's folder, and what is said of it.
 MODELS = {
     "nothing in it": (lambda folder: [path.unlink() for path in folder.iterdir()], ["cannot be loaded"]),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), ["cannot be loaded", "safetensors"]),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        ["cannot be loaded", "safetensors"],
+    ),
     "no config": (lambda folder: (folder / "config.json").unlink(), ["cannot be loaded", "model_type"]),
     "weights cut off": (
         lambda folder: cut(folder / "model.safetensors"),
         ["cannot be loaded", "SafetensorError"],
     ),
-    "config of no JSON": (lambda folder: (folder / "config.json").write_text("{"), ["cannot be loaded", "JSON"]),
+    "config of no JSON": (
+        lambda folder: (folder / "config.json").write_text("{"),
+        ["cannot be loaded", "JSON"],
+    ),
     "config of another size": (lambda folder: edit(folder / "config.json", d_model=64), ["cannot be loaded"]),
-    "config of another kind": (lambda folder: edit(folder / "config.json", model_type="nope"), ["cannot", "nope"]),
-    "more layers than weights": (lambda folder: edit(folder / "config.json", num_layers=2), ["lacks", "weights"]),
+    "config of another kind": (
+        lambda folder: edit(folder / "config.json", model_type="nope"),
+        ["cannot", "nope"],
+    ),
+    "more layers than weights": (
+        lambda folder: edit(folder / "config.json", num_layers=2),
+        ["lacks", "weights"],
+    ),
     "a model that writes no text": (
-        lambda folder: (edit(folder / "config.json", model_type="vit"), cut(folder / "tokenizer_config.json")),
+        lambda folder: (
+            edit(folder / "config.json", model_type="vit"),
+            cut(folder / "tokenizer_config.json"),
+        ),
         ["cannot be loaded"],
     ),
 }
@@ -566,10 +581,16 @@ def test_a_bad_model(earlier, tiny, base, tmp_path, capsys, how):
 
 RUNS = {
     "no config": (lambda run: (run / "config.yaml").unlink(), ["config.yaml", "No such file"]),
-    "config of no YAML": (lambda run: (run / "config.yaml").write_text("a: [1"), ["config.yaml", "no config"]),
+    "config of no YAML": (
+        lambda run: (run / "config.yaml").write_text("a: [1"),
+        ["config.yaml", "no config"],
+    ),
     "config of no UTF-8": (lambda run: (run / "config.yaml").write_bytes(b"\xff"), ["config.yaml", "utf-8"]),
     "config of a list": (lambda run: (run / "config.yaml").write_text("- 1"), ["config.yaml", "a mapping"]),
-    "config that lacks the model": (lambda run: (run / "config.yaml").write_text("a: 1"), ["model.pretrained is null"]),
+    "config that lacks the model": (
+        lambda run: (run / "config.yaml").write_text("a: 1"),
+        ["model.pretrained is null"],
+    ),
     "config of another base": (
         lambda run: swap(run / "config.yaml", "  pretrained: .*", "  pretrained: cldr-base"),
         ["another base", "no projection"],
@@ -579,7 +600,9 @@ RUNS = {
         ["config.yaml", "without ${…}"],
     ),
     "config that calls": (
-        lambda run: swap(run / "config.yaml", "  pretrained: .*", "  pretrained: {_target_: os.system, command: x}"),
+        lambda run: swap(
+            run / "config.yaml", "  pretrained: .*", "  pretrained: {_target_: os.system, command: x}"
+        ),
         ["_target_ is 'os.system'", "packaged"],
     ),
     "no results": (lambda run: (run / "results.jsonl").unlink(), ["no finished run", "results.jsonl"]),
@@ -598,18 +621,26 @@ def swap(path, old, new):
 def lead_out(checkpoints):
     for path in checkpoints.iterdir():
         state = torch.load(path, weights_only=True)
-        state["ranks"] = {name.replace("task:ner", "task:../../evil"): r for name, r in state["ranks"].items()}
+        state["ranks"] = {
+            name.replace("task:ner", "task:../../evil"): r for name, r in state["ranks"].items()
+        }
         torch.save(state, path)
 
 
 @pytest.mark.parametrize("how", RUNS)
 def test_a_bad_run(earlier, tmp_path, how):
     spoil, expected = RUNS[how]
-    (run,) = (earlier[0] / "outputs/runs").glob("*-seed0-*")
+    (run,) = (path.parent for path in earlier[1] if path.name == "results.jsonl")
     shutil.copytree(run, tmp_path / "a/run")
     spoil(tmp_path / "a/run")
     with pytest.raises(cli.MISTAKES) as caught:
-        list(export(OmegaConf.create({"run": f"{tmp_path}/a/run", "out": f"{tmp_path}/a/out", "features": "all"} | EXPORT)))
+        list(
+            export(
+                OmegaConf.create(
+                    {"run": f"{tmp_path}/a/run", "out": f"{tmp_path}/a/out", "features": "all"} | EXPORT
+                )
+            )
+        )
     line = " ".join(str(caught.value).split())
     for part in expected:
         assert part in line
