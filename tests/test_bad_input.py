@@ -424,6 +424,15 @@ def test_a_mistake_in_a_report(earlier, tiny, override):
     assert "dropout" in refused(earlier, *tiny, override, script="report.py")
 
 
+@pytest.mark.parametrize("keep", [0, -20])
+def test_results_that_are_cut_off(tiny, tmp_path, capsys, keep):
+    run = do([*tiny, "trainer.max_steps=1"], tmp_path / "outputs")
+    results = run / "results.jsonl"
+    results.write_text(results.read_text()[:keep])
+    line = told((tmp_path, {results: results.read_bytes()}), capsys, *tiny, "trainer.max_steps=1")
+    assert "results.jsonl: empty, or cut off in its last line; delete the file" in line
+
+
 def test_a_broken_result_is_named_by_its_line(tiny, tmp_path):
     run = do([*tiny, "trainer.max_steps=1"], tmp_path / "outputs")
     results = run / "results.jsonl"
