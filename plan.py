@@ -28,7 +28,5 @@ def main(overrides: list[str], console: Console) -> None:
 if __name__ == "__main__":
     cli.quieten()
     logging.disable(logging.WARNING)  # each run will say what its data lacks
-    try:
+    with cli.mistakes_as_lines():
         main(sys.argv[1:], Console())
-    except cli.MISTAKES as error:
-        cli.fail(error)

@@ -32,7 +32,9 @@ def main(overrides: list[str], if_finished: bool) -> int:
         return 3
     names = {name for cfg in cfgs for name in cfg.tables}
     if len(names) != 1 or not names <= TABLES.keys():
-        raise UserError(f"{' '.join(overrides)}: no sweep of a table; tables are {', '.join(TABLES)}")
+        raise UserError(
+            f"{' '.join(overrides) or 'No arguments'}: no sweep of a table; tables are {', '.join(TABLES)}"
+        )
     (name,) = names
     runs = [finished.read(each) for each in plans if each.folder.finished]
     folder = Path(cfgs[0].output) / "tables"
@@ -51,7 +53,5 @@ if __name__ == "__main__":
     cli.quieten()
     logging.disable(logging.WARNING)  # each run has said what its data lacks
     arguments = sys.argv[1:]
-    try:
+    with cli.mistakes_as_lines():
         sys.exit(main([one for one in arguments if one != FLAG], FLAG in arguments))
-    except cli.MISTAKES as error:
-        cli.fail(error)

@@ -163,9 +163,9 @@ def test_what_a_run_went_on_without_is_not_seen(done, tmp_path, caplog, root, se
         "no language": (["data.root=unnamed"], ["ner/test/sample.jsonl", "unknown language code 'sample'"]),
         "a bad line": (["data.root=bad"], ["ner/test/yo.jsonl:2", "lacks the key 'target'"]),
         "no checkpoint": (["checkpoint=best-qa"], ["no best-qa", "best-ner", "last"]),
-        "no number": (["batch_size=none"], ["batch_size=none", "whole number from 1"]),
+        "no number": (["batch_size=none"], ["batch_size is 'none'", "whole number from 1"]),
         "no accelerator": (["accelerator=abacus"], ["abacus", "cpu"]),
-        "a misspelt key": (["data.rot=x"], ["data.rot", "did you mean data.root"]),
+        "a misspelt key": (["data.rot=x"], ["data.rot", "did you mean 'data.root'"]),
     }.values(),
     ids=lambda value: None,
 )

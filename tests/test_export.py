@@ -21,6 +21,7 @@ from transformers import (
 
 import commands
 import reference
+from flix_lightning import plan
 from flix_lightning.adapter import inject
 from flix_lightning.export import Trained, write_lora, write_merged
 from flix_lightning.features import FeatureSpace
@@ -216,25 +217,32 @@ def test_a_base_that_a_call_made_is_made_again(done, base, tmp_path):
     cfg = OmegaConf.load(run / "config.yaml")
     cfg.model.pretrained = {"_target_": "pathlib.Path", "_args_": [str(made)]}
     OmegaConf.save(cfg, run / "config.yaml")
-    commands.run(tmp_path, "export.py", f"run={run}", "features=[task:ner]", "out=out")
+    arguments = [f"run={run}", "features=[task:ner]", "out=out"]
+    refused = commands.run(tmp_path, "export.py", *arguments, code=1)
+    assert "_target_ is 'pathlib.Path'; one of flix_lightning." in refused.err
+    commands.run(tmp_path, "export.py", *arguments, before=allow_paths)
     card = ModelCard.load(tmp_path / "out/README.md")
     assert (card.data.base_model, card.data.license) == ("made", "cc0-1.0")
     assert "licence: cc0-1.0" in card.text
+
+
+def allow_paths():
+    plan.MAKERS += ("pathlib.Path",)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     {
         "no run": (["run=nowhere"], ["run=nowhere", "results.jsonl"]),
-        "no feature": (["features=[]"], ["features=[]", "task:ner,language:sw"]),
-        "no kind": (["features=[ner]"], ["features=['ner']", "task:ner,language:sw"]),
+        "no feature": (["features=[]"], ["features is []", "task:ner,language:sw"]),
+        "no kind": (["features=[ner]"], ["features is ['ner']", "task:ner,language:sw"]),
         "nothing trained": (["features=[language:zu]"], ["language:zu", "trained are task:semantic_parsing"]),
         "no checkpoint": (["checkpoint=best-qa"], ["no best-qa", "best-ner", "last"]),
         "too small": (["pad_rank=4"], ["pad_rank=4", "rank 6"]),
-        "no rank": (["pad_rank=0"], ["pad_rank=0", "whole number from 1"]),
+        "no rank": (["pad_rank=0"], ["pad_rank is 0", "whole number from 1"]),
         "both": (["merge=true", "pad_rank=8"], ["pad_rank", "merge=true"]),
-        "no truth": (["merge=maybe"], ["merge=maybe", "true or false"]),
-        "no such key": (["padrank=8"], ["padrank", "did you mean pad_rank", "export.py --cfg job"]),
+        "no truth": (["merge=maybe"], ["merge is 'maybe'", "true or false"]),
+        "no such key": (["padrank=8"], ["padrank", "did you mean 'pad_rank'", "export.py --cfg job"]),
         "there already": (["out=."], ["out=. is there already"]),
     }.values(),
     ids=lambda value: None,

@@ -16,7 +16,7 @@ def config(overrides):
 
 def do(overrides, output):
     """Do a run; return its folder."""
-    cfg = config([*overrides, f"output={output}"])
+    cfg = config([f"output={output}", *overrides])
     experiment.train(cfg)
     return plan(cfg).folder.path
 

@@ -9,26 +9,54 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from flix_lightning.errors import UserError
+from flix_lightning.features import FeatureSpace
 from flix_lightning.files import write_whole
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
+_KEYS_TO_GO_ON = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, to_go_on: bool = False) -> dict[str, Any]:
     """Read a checkpoint, without running any code that it may hold.
 
+    Args:
+        path: the file.
+        to_go_on: whether training is to go on from it, which takes more than the adapter.
+
     Raises:
-        UserError: it is not there, broken, or of something else.
+        UserError: it is not there, broken, of something else, or holds what is no number.
     """
+    cure = f"delete {path.parent} to train anew"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the pickle and zip readers make of a broken file
-        raise UserError(
-            f"{path}: no readable checkpoint ({type(error).__name__}); delete {path.parent} to train anew"
-        ) from error
-    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _KEYS:
-        raise UserError(f"{path}: no checkpoint of FLix; delete {path.parent} to train anew")
+        raise UserError(f"{path}: no readable checkpoint ({type(error).__name__}); {cure}") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: no checkpoint of FLix but a {type(checkpoint).__name__}; {cure}")
+    if lacking := sorted((_KEYS_TO_GO_ON if to_go_on else _KEYS) - checkpoint.keys()):
+        raise UserError(f"{path}: no checkpoint of FLix, as it lacks {', '.join(lacking)}; {cure}")
+    if fault := _fault(checkpoint["ranks"], checkpoint["adapter"]):
+        raise UserError(f"{path}: {fault}; {cure}")
     return checkpoint
+
+
+def _fault(ranks: Any, pools: Any) -> str | None:
+    """Say what keeps these from being an adapter's ranks and pools, if anything does."""
+    if not isinstance(ranks, dict) or not isinstance(pools, dict):
+        return "its ranks or pools are no mapping"
+    try:
+        rows = FeatureSpace(ranks).total_rank
+    except (UserError, AttributeError) as error:  # this for a name that is no text
+        return str(error)
+    for key, pool in pools.items():
+        name, _, letter = str(key).rpartition(".")
+        if letter not in ("A", "B") or not {f"{name}.A", f"{name}.B"} <= pools.keys():
+            return f"{key!r} is not one of a pair of pools"
+        if not isinstance(pool, torch.Tensor) or pool.ndim != 2 or len(pool) != rows:
+            return f"{key} is no pool of {rows} rows, as its ranks have it"
+        if not pool.isfinite().all():
+            return f"{key} holds what is no finite number"
+    return None
 
 
 class BestCheckpoint(ModelCheckpoint):

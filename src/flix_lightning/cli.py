@@ -1,12 +1,12 @@
 """What the commands share: Hydra on `conf/`, mistakes as one line, sweeps as lists of configs."""
 
-import difflib
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
@@ -18,13 +18,18 @@ import hydra  # noqa: E402
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
-from hydra.errors import HydraException, InstantiationException  # noqa: E402
+from hydra.errors import (  # noqa: E402
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    OverrideParseException,
+)
 from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
-from flix_lightning.errors import UserError  # noqa: E402
+from flix_lightning.errors import UserError, did_you_mean  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -45,11 +50,14 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     A multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the environment asks for tracebacks.
     """
     quieten()
+    began = False  # a job, so that Hydra has composed its config
     failed = []
     process = os.getpid()
 
     @wraps(task)
     def job(cfg: DictConfig) -> object:
+        nonlocal began
+        began = True
         elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
         if elsewhere:
             quieten()
@@ -66,13 +74,31 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
             return None
 
     main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name=config)(job)
+    with mistakes_as_lines(config):
+        try:
+            main()
+        except MISTAKES:
+            raise
+        except ValueError as error:  # Hydra's own, of overrides such as flix=null
+            if began:
+                raise
+            raise UserError(f"{error}: {' '.join(sys.argv[1:])}") from error
+    if failed:
+        sys.exit(1)
+
+
+@contextmanager
+def mistakes_as_lines(config: str = "train") -> Iterator[None]:
+    """End the process on a mistake in the command of `conf/<config>.yaml`: one line, and exit code 1.
+
+    HYDRA_FULL_ERROR=1 in the environment asks for the traceback.
+    """
     try:
-        main()
+        yield
     except MISTAKES as error:
         if TRACEBACK:
             raise
-        fail(error, config)
-    if failed:
+        say(error, config)
         sys.exit(1)
 
 
@@ -98,10 +124,20 @@ def _line(error: Exception, config: str) -> str:
     text = " ".join(str(error).split())
     if missing := re.search(r"Missing mandatory value: (\S+)", text):  # its own, or of what refers to it
         return f"{missing[1]} has no value; give {missing[1]}=VALUE"
-    if misspelt := re.match(r"Could not override '([^']+)'", text):  # Hydra would have it added with a +
-        near = difflib.get_close_matches(misspelt[1], _keys(_compose([], config)), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"{misspelt[1]}: no such key or group; {hint}`python {config}.py --cfg job` prints them all"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: Hydra cannot read it; KEY=VALUE is needed, and special characters stand in "
+            "quotes within quotes, as in \"KEY='(a|b)'\""
+        )
+    if isinstance(error, ConfigCompositionException) and error.__cause__:
+        misspelt = re.match(r"Could not override '([^']+)'", text)
+        known = _keys(_compose([], config))
+        if misspelt and misspelt[1] not in known:  # Hydra would have it added with a +
+            return (
+                f"{misspelt[1]}: no such key or group; {did_you_mean(misspelt[1], known)}"
+                f"`python {config}.py --cfg job` prints them all"
+            )
+        return f"{misspelt[1] if misspelt else text}: {error.__cause__}".splitlines()[0]
     return text.partition(" Config search path:")[0]
 
 
@@ -115,12 +151,6 @@ def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
         if isinstance(part, DictConfig)
         for deeper in _keys(part, f"{prefix}{key}.")
     ]
-
-
-def fail(error: Exception, config: str = "train") -> None:
-    """Print a mistake as one line and exit with code 1."""
-    say(error, config)
-    sys.exit(1)
 
 
 def multirun() -> bool:
@@ -138,13 +168,18 @@ def paper_sweeps() -> list[str]:
 
 def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:
     """The config of each job that `python train.py -m <overrides>` would run, in its order."""
-    parser = OverridesParser.create()
-    given = parser.parse_overrides(list(overrides))
-    fixed = [override.input_line for override in given if not override.is_sweep_override()]
-    params = _compose(fixed, return_hydra_config=True).hydra.sweeper.params or {}
-    parsed = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
-    jobs = BasicSweeper.split_arguments([*parsed, *given], max_batch_size=None)
-    return [_compose(list(job)) for batch in jobs for job in batch]
+    try:
+        parser = OverridesParser.create()
+        given = parser.parse_overrides(list(overrides))
+        fixed = [override.input_line for override in given if not override.is_sweep_override()]
+        params = _compose(fixed, return_hydra_config=True).hydra.sweeper.params or {}
+        parsed = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
+        jobs = BasicSweeper.split_arguments([*parsed, *given], max_batch_size=None)
+        return [_compose(list(job)) for batch in jobs for job in batch]
+    except MISTAKES:
+        raise
+    except ValueError as error:  # as in `hydra_main`
+        raise UserError(f"{error}: {' '.join(overrides)}") from error
 
 
 def _compose(overrides: list[str], config: str = "train", **options: bool) -> DictConfig:

@@ -1,4 +1,7 @@
-"""The one exception that a user's mistake ends in."""
+"""The one exception that a user's mistake ends in, and the guess at what was meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -7,3 +10,9 @@ class UserError(ValueError):
     Its message is one line that names what is at fault (file, line, key, feature) and what would be
     right; the commands print that line and exit with a code other than 0, without a traceback.
     """
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Give "did you mean 'x'? " for what is most like `name` among what is known; nothing is like it: ""."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]!r}? " if near else ""

@@ -10,7 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from flix_lightning import experiment, render, results
+from flix_lightning import experiment, render, results, settings
 from flix_lightning.adapter import inject
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
@@ -28,6 +28,17 @@ from flix_lightning.trained import TrainedRun
 
 log = logging.getLogger(__name__)
 
+#: What each setting of `conf/evaluate.yaml` may be.
+SETTINGS = {
+    "run": settings.TEXT,
+    "data.root": settings.or_null(settings.PLACE),
+    "output": settings.TEXT,
+    "checkpoint": settings.or_null(settings.TEXT),
+    "batch_size": settings.or_null(settings.whole(1, 2**20)),
+    "accelerator": settings.TEXT,
+    "precision": settings.ANY,  # by Lightning
+}
+
 
 def evaluate(cfg: DictConfig) -> RunFolder:
     """Do what `conf/evaluate.yaml` asks for, or the rest of it; give the folder of the evaluation.
@@ -40,11 +51,10 @@ def evaluate(cfg: DictConfig) -> RunFolder:
         UserError: a value out of its choices; no finished run, or none of its checkpoints; data that is not
             there or bad, before anything is written.
     """
-    if cfg.batch_size is not None and (type(cfg.batch_size) is not int or cfg.batch_size < 1):
-        raise UserError(f"batch_size={cfg.batch_size}: a whole number from 1 or null is needed")
+    settings.check(cfg, SETTINGS)
     run = TrainedRun.open(cfg.run)
     layout, mixture = _data(run, cfg)
-    settings = _settings(run, cfg)
+    merged = _settings(run, cfg)
     chosen = {task: run.select(cfg.checkpoint, [task]) for task in {one.task for one in mixture.evaluate}}
     deciding = {
         "schema": results.SCHEMA,
@@ -53,13 +63,13 @@ def evaluate(cfg: DictConfig) -> RunFolder:
         "files": layout.fingerprint(layout.path(one.task, "test", one.language) for one in mixture.evaluate),
         "datasets": [[one.attributes, one.seen] for one in mixture.evaluate],
         "tasks": [asdict(get_task(task)) for task in sorted(chosen)],
-        "precision": settings.trainer.precision,
+        "precision": merged.trainer.precision,
     }
     parent = Path(cfg.output) / "evaluations" / run.folder.path.resolve().name
     folder = RunFolder(parent / f"{layout.root.name}-{run_id(deciding)}")
     if not folder.finished:
         with folder.lock():
-            _Evaluation(run, settings, layout, mixture, chosen, folder).run()
+            _Evaluation(run, merged, layout, mixture, chosen, folder).run()
     return folder
 
 

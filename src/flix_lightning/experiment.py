@@ -55,7 +55,7 @@ def execute(run: Plan) -> float:
             if not run.folder.finished:  # else another process ended it while this one came to the lock
                 if leads:
                     write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
-                with open_loggers(run.cfg.logger, run.tracked) as loggers, _interruptible(run):
+                with open_loggers(run.cfg.get("logger") or {}, run.tracked) as loggers, _interruptible(run):
                     _Execution(run, loggers).run()
                 return _validation(run)
     note_skipped(run.tracked)
@@ -239,14 +239,21 @@ class _Execution:
         last = self.plan.folder.last
         if not last.exists():
             return None
-        checkpoints.read(last)  # so that a broken one ends in a clear line, before training
+        self._take(checkpoints.read(last, to_go_on=True), last)  # so that a wrong one ends in a clear line
         log.info("going on from %s", last)
         return last
 
+    def _take(self, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+        try:
+            self.module.load_adapter(checkpoint)
+        except UserError as error:
+            raise UserError(f"{path}: {error}; delete {path.parent} to train anew") from error
+        return checkpoint
+
     def _test(self, trainer: Trainer) -> None:
         for task in self._tasks():
-            checkpoint = checkpoints.read(self.plan.folder.best(self._selection(task)))
-            self.module.load_adapter(checkpoint)
+            path = self.plan.folder.best(self._selection(task))
+            checkpoint = self._take(checkpoints.read(path), path)
             self.step = checkpoint["global_step"]
             indices = [i for i, dataset in enumerate(self.plan.mixture.evaluate) if dataset.task == task]
             for active in (None, *plain(self.cfg.flix.controls)):

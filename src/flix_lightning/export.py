@@ -9,19 +9,32 @@ from itertools import product
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from peft import LoraConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from flix_lightning import settings
 from flix_lightning.errors import UserError
-from flix_lightning.features import FeatureSpace
+from flix_lightning.features import MAX_RANK, FeatureSpace
 from flix_lightning.files import whole_folder
 from flix_lightning.models import Base
 from flix_lightning.results import Row
 from flix_lightning.trained import TrainedRun
+
+#: What each setting of `conf/export.yaml` may be.
+_SETTINGS = {
+    "run": settings.TEXT,
+    "out": settings.TEXT,
+    "features": settings.Kind(
+        "a list as [task:ner,language:sw], or all,", lambda value: value == "all" or _are_features(value)
+    ),
+    "checkpoint": settings.or_null(settings.TEXT),
+    "merge": settings.YES_OR_NO,
+    "pad_rank": settings.or_null(settings.whole(1, MAX_RANK)),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ def export(cfg: DictConfig) -> Iterator[Path]:
     run, out = TrainedRun.open(cfg.run), Path(cfg.out)
     if cfg.features == "all":
         combinations = _combinations(run.checkpoint(run.select(cfg.checkpoint, []))["ranks"])
-        places = [out / "-".join(name.partition(":")[2] for name in one) for one in combinations]
+        places = [out / _folder_name(one) for one in combinations]
     else:
         combinations, places = [list(cfg.features)], [out]
     names = [run.select(cfg.checkpoint, _tasks(features)) for features in combinations]
@@ -97,19 +110,14 @@ def export(cfg: DictConfig) -> Iterator[Path]:
 
 
 def _check(cfg: DictConfig) -> None:
-    listed = OmegaConf.is_list(cfg.features) and len(cfg.features)
-    if cfg.features != "all" and not (listed and all(_is_feature(one) for one in cfg.features)):
-        raise UserError(f"features={cfg.features}: a list as [task:ner,language:sw] is needed, or all")
-    if type(cfg.merge) is not bool:
-        raise UserError(f"merge={cfg.merge}: true or false is needed")
-    if cfg.pad_rank is not None and (type(cfg.pad_rank) is not int or cfg.pad_rank < 1):
-        raise UserError(f"pad_rank={cfg.pad_rank}: a whole number from 1 or null is needed")
+    settings.check(cfg, _SETTINGS)
     if cfg.merge and cfg.pad_rank is not None:
         raise UserError("pad_rank is of adapters, and merge=true leaves none: give one of the two")
 
 
-def _is_feature(text: object) -> bool:
-    return isinstance(text, str) and all(text.partition(":"))
+def _are_features(value: object) -> bool:
+    named = value and isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return bool(named) and all(all(one.partition(":")) for one in value)
 
 
 def _tasks(features: Collection[str]) -> list[str]:
@@ -122,6 +130,16 @@ def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
     for feature in ranks:
         kinds.setdefault(feature.partition(":")[0], []).append(feature)
     return [list(one) for one in product(*kinds.values())]
+
+
+def _folder_name(features: Collection[str]) -> str:
+    name = "-".join(feature.partition(":")[2] for feature in features)
+    if not settings.NAME.holds(name):
+        raise UserError(
+            f"features=all: {', '.join(features)} give {name!r}, which is no name for a folder; name them in "
+            "features= and the folder in out="
+        )
+    return name
 
 
 def read(run: TrainedRun, checkpoint: str) -> Trained:
@@ -151,6 +169,7 @@ def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, p
     rank = run.rank(features)
     _check_fits(rank, features, pad_rank)
     padded, pairs = pad_rank or rank, run.lora(features)
+    _check_base(base.model, pairs, run.folder)
     weights = {}
     for name, (A, B) in pairs.items():
         A, B = (nn.functional.pad(pool, (0, 0, 0, padded - rank)) for pool in (A, B))
@@ -178,8 +197,9 @@ def write_merged(run: Trained, base: Base, features: Collection[str], out: Path)
     Args: and Raises: as `write_lora`.
     """
     _check_new(out)
-    weights = base.model.state_dict()
-    for name, (A, B) in run.lora(features).items():
+    weights, pairs = base.model.state_dict(), run.lora(features)
+    _check_base(base.model, pairs, run.folder)
+    for name, (A, B) in pairs.items():
         change = A.T.double() @ B.double()
         if not isinstance(base.model.get_submodule(name), Conv1D):
             change = change.T
@@ -199,6 +219,18 @@ def _check_new(out: Path) -> None:
 def _check_fits(rank: int, features: Collection[str], pad_rank: int | None) -> None:
     if pad_rank is not None and pad_rank < rank:
         raise UserError(f"pad_rank={pad_rank}: {', '.join(features)} have rank {rank}, which must fit in it")
+
+
+def _check_base(model: nn.Module, pairs: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
+    modules = dict(model.named_modules())
+    for name, (A, B) in pairs.items():
+        shape, module = (A.shape[1], B.shape[1]), modules.get(name)
+        wanted = shape if isinstance(module, Conv1D) else shape[::-1]
+        if not isinstance(module, nn.Linear | Conv1D) or module.weight.shape != wanted:
+            raise UserError(
+                f"{folder}: its adapter is of another base than its config's model.pretrained, which has "
+                f"no projection {name} from {A.shape[1]} to {B.shape[1]}"
+            )
 
 
 def _target_modules(model: nn.Module, names: Collection[str]) -> list[str]:

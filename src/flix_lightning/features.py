@@ -14,6 +14,9 @@ from flix_lightning.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+#: Above it, an update would be larger than any weight.
+MAX_RANK = 2**16
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -38,7 +41,8 @@ class FeatureSpace:
     With R = `total_rank`, feature ranges fill rows 0 to R - 1; row R = `null_row` stands for "nothing".
 
     Raises:
-        UserError: a name that is not "kind:name", a rank that is not a whole number >= 0, or no rank above 0.
+        UserError: a name that is not "kind:name", a rank that is not a whole number from 0 to MAX_RANK, or no
+            rank above 0.
     """
 
     def __init__(self, ranks: Mapping[str, int]):
@@ -140,12 +144,16 @@ def resolve_ranks(
 
     Raises:
         UserError: nothing trained; a kind or name that no trained dataset carries; a name without a rank; a
-            rank that is not a whole number >= 0 or one of the words; no rank above 0.
+            rank that is not a whole number from 0 to MAX_RANK or one of the words; no rank above 0.
     """
     if not trained:
         raise UserError("the list of trained datasets is empty: name at least one")
     resolved = {}
     for kind, table in ranks.items():
+        if ":" in str(kind):
+            raise UserError(
+                f"ranks.{kind}: the name of a kind has no colon, which stands before a feature's own"
+            )
         names = list(dict.fromkeys(dataset[kind] for dataset in trained if kind in dataset))
         if not names:
             carried = ", ".join(dict.fromkeys(kind for dataset in trained for kind in dataset))
@@ -184,5 +192,7 @@ def _matched_rank(
 
 
 def _check_rank(key: str, rank: int) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
-        raise UserError(f"the rank of {key} is {rank!r}, but must be a whole number >= 0")
+    if type(rank) is not int or not 0 <= rank <= MAX_RANK:
+        raise UserError(
+            f"the rank of {key} is {rank!r}, but must be a whole number >= 0, at most {MAX_RANK:,}"
+        )

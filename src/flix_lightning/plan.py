@@ -1,6 +1,6 @@
 """What a config comes to before anything is loaded: its data, its ranks, and the hash of its result."""
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from flix_lightning import models
+from flix_lightning import models, settings
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture, NothingThere
 from flix_lightning.data.source import open_layout
@@ -20,24 +20,54 @@ from flix_lightning.runs import RunFolder, run_id
 from flix_lightning.tasks import get_task
 from flix_lightning.tracking import TrackedRun
 
-SELECTIONS = ("task", "average")
-VOCABULARIES = ("all", "data")
-
-#: Whole numbers of the config and the least that each may be; numbers above 0; those that may be null.
-_LEAST = {
-    "seed": 0,
-    "optimizer.warmup_steps": 0,
-    "evaluation.every": 1,
-    "evaluation.batch_size": 1,
-    "evaluation.validation_cap": 1,
-    "evaluation.test_cap": 1,
-    "trainer.threads": 0,
-    "trainer.max_steps": 1,
-    "trainer.batch_size": 1,
-    "trainer.micro_batch_size": 1,
+#: What each setting of `conf/train.yaml` may be.
+SETTINGS = {
+    "seed": settings.whole(0),
+    "output": settings.TEXT,
+    "tables": settings.list_of(settings.NAME, "a list of names"),
+    "optimizer.learning_rate": settings.ABOVE_0,
+    "optimizer.warmup_steps": settings.whole(0),
+    "evaluation.every": settings.whole(1),
+    "evaluation.batch_size": settings.whole(1, 2**20),
+    "evaluation.validation_cap": settings.or_null(settings.whole(1)),
+    "evaluation.test": settings.YES_OR_NO,
+    "evaluation.test_cap": settings.or_null(settings.whole(1)),
+    "evaluation.selection": settings.choice("task", "average"),
+    "trainer.accelerator": settings.TEXT,
+    "trainer.devices": settings.ANY,  # Lightning has a way of its own with the next three
+    "trainer.strategy": settings.ANY,
+    "trainer.precision": settings.ANY,
+    "trainer.threads": settings.whole(0, 1024),
+    "trainer.progress": settings.choice("bar", "lines"),
+    "trainer.max_steps": settings.whole(1),
+    "trainer.batch_size": settings.whole(1, 2**20),
+    "trainer.micro_batch_size": settings.whole(1, 2**20),
+    "trainer.gradient_clip_val": settings.or_null(settings.ABOVE_0),
+    "trainer.activation_checkpointing": settings.YES_OR_NO,
+    "model.pretrained": settings.PLACE,
+    "model.revision": settings.TEXT,
+    "model.dtype": settings.TEXT,
+    "model.targets": settings.TEXT,
+    "model.vocabulary": settings.choice("all", "data"),
+    "data.name": settings.NAME,
+    "data.root": settings.PLACE,
+    "data.allow_missing": settings.YES_OR_NO,
+    "data.max_input_length": settings.whole(1, 2**20),
+    "data.max_target_length": settings.whole(1, 2**20),
+    "data.feature_dropout": settings.ANY,  # where flix.dropout is this, it is checked
+    "flix.name": settings.NAME,
+    "flix.ranks": settings.MAPPING,
+    "flix.learning_rate": settings.ANY,  # the same for optimizer.learning_rate
+    "flix.dropout": settings.ANY,  # by FeatureDropout
+    "flix.controls": settings.list_of(
+        settings.list_of(settings.TEXT, "a list of kinds"), "a list of lists of kinds, as [[task]],"
+    ),
+    "mixture": settings.MAPPING,  # by Mixture.resolve
+    "logger": settings.or_null(settings.MAPPING),  # by each logger
 }
-_ABOVE_0 = ("optimizer.learning_rate", "trainer.gradient_clip_val")
-_NULLABLE = ("evaluation.validation_cap", "evaluation.test_cap", "trainer.gradient_clip_val")
+
+#: What a config may call for the folder of its data or its base.
+MAKERS = ("flix_lightning.cldr.benchmark.ensure", "flix_lightning.packaged.ensure")
 
 #: Settings of the trainer that leave a run's result as it is, up to rounding. Precision does not: bfloat16
 #: rounds what float32 keeps, while a recomputed layer does the same arithmetic again in the same type.
@@ -50,7 +80,6 @@ _DEVICE = (
     "progress",
     "activation_checkpointing",
 )
-_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -86,7 +115,7 @@ def plan(cfg: DictConfig) -> Plan:
     Raises:
         UserError: a value out of its choices, data or a base that is not there, ranks that make no method.
     """
-    _check_values(cfg)
+    settings.check(cfg, SETTINGS)
     layout = open_layout(given_or_made(cfg.data.root), Path(cfg.output) / "data")
     mixture = Mixture.resolve(cfg.mixture, layout, cfg.data.allow_missing)
     table = OmegaConf.to_container(cfg.flix.ranks, resolve=True)
@@ -102,8 +131,16 @@ def plan(cfg: DictConfig) -> Plan:
 
 
 def given_or_made(place: str | DictConfig) -> str | Path:
-    """A place as the config says it, or as the call in the config returns it."""
-    return place if isinstance(place, str) else instantiate(place)
+    """A place as the config says it, or as the call in the config returns it.
+
+    Raises:
+        UserError: a call of anything but MAKERS: a config may come with a run of someone else's.
+    """
+    if isinstance(place, str):
+        return place
+    if place.get("_target_") not in MAKERS:
+        raise UserError(f"_target_ is {place.get('_target_')!r}; one of {', '.join(MAKERS)} is needed")
+    return instantiate(place, _recursive_=False)
 
 
 def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
@@ -121,33 +158,9 @@ def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
     return plans, list(left_out)
 
 
-def _check_values(cfg: DictConfig) -> None:
-    if cfg.evaluation.selection not in SELECTIONS:
-        raise UserError(
-            f"evaluation.selection is {cfg.evaluation.selection!r}; choices: {', '.join(SELECTIONS)}"
-        )
-    if cfg.model.vocabulary not in VOCABULARIES:
-        raise UserError(f"model.vocabulary is {cfg.model.vocabulary!r}; choices: {', '.join(VOCABULARIES)}")
-    for key in _YES_OR_NO:
-        if type(value := OmegaConf.select(cfg, key)) is not bool:
-            raise UserError(f"{key} is {value!r}; true or false is needed")
-    for key in _ABOVE_0:
-        value = OmegaConf.select(cfg, key)
-        valid = type(value) in (int, float) and 0 < value < math.inf
-        if not (valid or (value is None and key in _NULLABLE)):
-            raise UserError(f"{key} is {value!r}; a number above 0 is needed")
-    for key, least in _LEAST.items():
-        value = OmegaConf.select(cfg, key)
-        valid = type(value) is int and value >= least
-        if not (valid or (value is None and key in _NULLABLE)):
-            raise UserError(f"{key} is {value!r}; a whole number from {least} is needed")
-
-
 def _check_kinds(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
     """A kind that is misspelt would be left out without a word."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
-    if not isinstance(controls, list) or not all(isinstance(control, list) for control in controls):
-        raise UserError(f"flix.controls is {controls!r}; a list of lists of kinds is needed, as [[task]]")
     named = {
         "flix.dropout": rates if isinstance(rates, Mapping) else [],
         "flix.controls": [kind for control in controls for kind in control],
@@ -155,6 +168,8 @@ def _check_kinds(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
     for key, found in named.items():
         if unknown := [kind for kind in found if kind not in kinds]:
             raise UserError(f"{key} names the kind {unknown[0]!r}; flix.ranks has {', '.join(kinds)}")
+    if twice := [one for one, count in Counter(map(frozenset, controls)).items() if count > 1]:
+        raise UserError(f"flix.controls names {sorted(twice[0])} more than once; once is enough")
 
 
 def plain(node: Any) -> Any:

@@ -130,6 +130,8 @@ def read(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    if not text.endswith("\n"):
+        raise UserError(f"{path}: empty, or cut off in its last line; delete the file to do the run again")
     return [_parse(line, f"{path}:{number}") for number, line in enumerate(text.split("\n")[:-1], start=1)]
 
 

@@ -8,11 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from flix_lightning import settings
 from flix_lightning.errors import UserError
 from flix_lightning.files import write_whole
 
 _PREDICTION = ("id", "prediction", "target")
+
+#: What is taken from a run's config, and what it may be.
+_TAKEN = {
+    "model.pretrained": settings.PLACE,
+    "model.revision": settings.TEXT,
+    "model.dtype": settings.TEXT,
+    "flix.name": settings.NAME,
+    "mixture.name": settings.NAME,
+    "data.name": settings.NAME,
+    "seed": settings.whole(0),
+}
 
 
 class RunBusy(UserError):  # noqa: N818 - a state of the run, not a fault
@@ -111,6 +126,25 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def read_config(path: Path) -> DictConfig:
+    """Read a run's resolved config as plain values: nothing in it is looked up or called.
+
+    Raises:
+        UserError: it cannot be read, or is none, naming the key; `${…}` could read what is secret here.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        cfg = OmegaConf.create(text)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: no config of a run ({reason}); one that the run wrote is needed") from error
+    if not OmegaConf.is_dict(cfg) or "${" in text:
+        raise UserError(f"{path}: no config of a run, which is a mapping of plain values, without ${{…}}")
+    for key, kind in _TAKEN.items():
+        kind.require(f"{path}: {key}", OmegaConf.select(cfg, key))
+    return cfg
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:

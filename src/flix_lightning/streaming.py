@@ -8,9 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from flix_lightning import predict
+from flix_lightning import predict, settings
 from flix_lightning.data.layout import read_objects
-from flix_lightning.errors import UserError
 from flix_lightning.files import sha256
 from flix_lightning.growing import GrowingLines, open_growing
 from flix_lightning.predict import Predictor, Request, Tally
@@ -19,6 +18,18 @@ from flix_lightning.trained import TrainedRun
 log = logging.getLogger(__name__)
 
 WINDOW = 8  # batches that are sorted by length together, and lost where the process is killed
+
+#: What each setting of `conf/predict.yaml` may be.
+SETTINGS = {
+    "run": settings.TEXT,
+    "input": settings.TEXT,
+    "out": settings.or_null(settings.TEXT),
+    "explain": settings.YES_OR_NO,
+    "checkpoint": settings.or_null(settings.TEXT),
+    "batch_size": settings.or_null(settings.whole(1, 2**20)),
+    "accelerator": settings.TEXT,
+    "precision": settings.ANY,  # by Lightning
+}
 
 #: Characters of text that end a window early, as a few very long lines must not fill the memory.
 WINDOW_CHARACTERS = 2**22
@@ -36,7 +47,7 @@ def predict_file(cfg: DictConfig) -> Path:
         OSError: the predictions cannot be written; those that are stay, and another call goes on.
         SystemExit: on Ctrl-C, with a line that says so.
     """
-    _check(cfg)
+    settings.check(cfg, SETTINGS)
     source = Path(cfg.input)
     out = source.with_suffix(".predictions.jsonl") if cfg.out is None else Path(cfg.out)
     run = TrainedRun.open(cfg.run)
@@ -89,13 +100,6 @@ def _line(answer: str, request: Request, explain: bool) -> str:
         "checkpoint": request.checkpoint,
     }
     return json.dumps({"prediction": answer, **(explained if explain else {})}, ensure_ascii=False)
-
-
-def _check(cfg: DictConfig) -> None:
-    if type(cfg.explain) is not bool:
-        raise UserError(f"explain={cfg.explain}: true or false is needed")
-    if cfg.batch_size is not None and (type(cfg.batch_size) is not int or cfg.batch_size < 1):
-        raise UserError(f"batch_size={cfg.batch_size}: a whole number from 1 or null is needed")
 
 
 def _requests(source: Path, model: Predictor) -> Iterator[Request]:

@@ -1,10 +1,9 @@
 """What each task reads, how it is prompted and how it is scored (paper §4; XTREME-UP's fields)."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flix_lightning.errors import UserError
+from flix_lightning.errors import UserError, did_you_mean
 from flix_lightning.languages import language_name
 
 
@@ -100,8 +99,6 @@ TASKS: dict[str, Task] = {
 
 def get_task(name: str) -> Task:
     """Give the task of that name; raises UserError that lists the tasks, nearest first."""
-    if name in TASKS:
+    if isinstance(name, str) and name in TASKS:
         return TASKS[name]
-    near = difflib.get_close_matches(str(name), TASKS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown task {name!r}: {hint}tasks are {', '.join(TASKS)}")
+    raise UserError(f"unknown task {name!r}: {did_you_mean(name, TASKS)}tasks are {', '.join(TASKS)}")

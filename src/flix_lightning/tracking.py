@@ -10,6 +10,7 @@ import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 
 from flix_lightning.errors import UserError
 from flix_lightning.results import Row, macro_averages
@@ -48,7 +49,13 @@ def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: TrackedRun) -> Itera
         cfg: name -> a Hydra `_target_` that takes the run and gives a context manager of a Lightning logger,
             such as `wandb_logger` and `csv_logger` here.
         run: the run they log.
+
+    Raises:
+        UserError: an entry that is no logger.
     """
+    for name, entry in cfg.items():
+        if not isinstance(entry, Mapping | DictConfig) or not isinstance(entry.get("_target_"), str):
+            raise UserError(f"logger.{name} is {entry!r}; a mapping with a _target_ is needed")
     with ExitStack() as stack:
         yield [stack.enter_context(instantiate(entry, run)) for entry in cfg.values()]
 
@@ -91,9 +98,10 @@ def wandb_logger(run: TrackedRun, project: str, entity: str | None, mode: str) -
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except wandb.Error as error:
+    except (wandb.Error, ValueError) as error:  # this for settings that are none
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"W&B does not start ({mode}): {error}; logger.wandb.mode=offline needs no account"
+            f"W&B does not start ({mode}): {reason}; logger.wandb.mode=offline needs no account"
         ) from error
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from flix_lightning import checkpoints, models, results
 from flix_lightning.errors import UserError
 from flix_lightning.models import Base
 from flix_lightning.plan import given_or_made
 from flix_lightning.results import Row
-from flix_lightning.runs import RunFolder
+from flix_lightning.runs import RunFolder, read_config
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class TrainedRun:
         folder = RunFolder(path)
         if not folder.finished or not (rows := results.read(folder.results)):
             raise UserError(f"run={path}: no finished run; a folder with results.jsonl in it is needed")
-        return cls(folder, OmegaConf.load(folder.config), rows)
+        return cls(folder, read_config(folder.config), rows)
 
     @property
     def id(self) -> str:

@@ -21,6 +21,9 @@ FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 100}, 0
 FROZEN_SHA256 = "04d2c41cc76ae45a81bebab86fc3df889a9211d6d7fd772f0a698a80a8e64153"
 FROZEN_BABEL = "2.18.0"
 
+#: Most examples a dataset; draws in a row that give nothing new, after which there are no more.
+MOST_EXAMPLES, MOST_REPEATS = 100_000, 1000
+
 #: The paper's Appendix B, for each task every language that any of its mixtures trains or evaluates.
 APPENDIX_B = {
     "semantic_parsing": "am be bn fi ha hu ja pt_br ru sw ta tr yo zu de_localized en de es fr hi th".split(),
@@ -55,12 +58,28 @@ def datasets() -> list[tuple[str, str]]:
 
 
 def examples(task: str, language: str, split: str, size: int, seed: int) -> list[dict]:
-    """`size` different examples, the same for the same arguments, from the values of `split`."""
+    """`size` different examples, the same for the same arguments, from the values of `split`.
+
+    Raises:
+        UserError: there are not so many, or they are above MOST_EXAMPLES.
+    """
+    if size > MOST_EXAMPLES:
+        raise UserError(
+            f"{task}/{split}/{language}: {size:,} examples are asked for, {MOST_EXAMPLES:,} are the most"
+        )
     rng = random.Random(f"{VERSION}/{seed}/{task}/{language}/{split}")
     found: dict[str, dict] = {}
+    repeats = 0  # in a row
     while len(found) < size:
         example = MAKERS[task](language, rng, split)
+        known = len(found)
         found.setdefault(json.dumps(example, sort_keys=True), example)
+        repeats = repeats + 1 if len(found) == known else 0
+        if repeats == MOST_REPEATS:
+            raise UserError(
+                f"{task}/{split}/{language}: {size:,} different examples are asked for, and CLDR gives about "
+                f"{known:,}"
+            )
     return list(found.values())
 
 
@@ -94,7 +113,7 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     """
     sizes = {"train": train, "validation": validation, "test": test}
     for split, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if type(size) is not int or size < 1:
             raise UserError(
                 f"data.root.{split}={size}: examples a dataset, a whole number from 1, are needed"
             )

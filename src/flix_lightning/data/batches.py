@@ -29,7 +29,7 @@ def mixing_rates(sizes: Sequence[int], temperature: float, cap: int | None) -> n
     sizes: numbers of examples; temperature: 1 is by size, inf is uniform; cap: largest size that counts.
     """
     rates = np.minimum(np.asarray(sizes, dtype=np.float64), math.inf if cap is None else cap)
-    rates = rates ** (1 / temperature)
+    rates = (rates / rates.max()) ** (1 / temperature)  # of the largest, so that no power of it is too large
     return rates / rates.sum()
 
 

@@ -1,6 +1,5 @@
 """Which datasets a run trains on and which it evaluates, from a YAML list of (task, languages)."""
 
-import difflib
 import logging
 import math
 from collections import Counter
@@ -11,8 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from flix_lightning import settings
 from flix_lightning.data.layout import Example, Layout
-from flix_lightning.errors import UserError
+from flix_lightning.errors import UserError, did_you_mean
 from flix_lightning.languages import is_known, language_name
 from flix_lightning.tasks import get_task
 
@@ -20,8 +20,22 @@ _log = logging.getLogger(__name__)
 
 SHARED = "all"  # every dataset's value of the kind `shared`
 
-_KEYS = {"name", "ranks", "train", "evaluate", "report", "sampling"}
-_PARAMETERS = {"task", "language"}  # what the lists of a mixture that is written once for many may refer to
+_ENTRIES = settings.list_of(settings.ANY, "a list of entries, as {task: ner, languages: [sw]},")
+_KEYS = {
+    "name": settings.NAME,
+    "ranks": settings.MAPPING,
+    "train": _ENTRIES,
+    "evaluate": _ENTRIES,
+    "report": settings.list_of(settings.TEXT, "a list of tasks"),
+    "sampling": settings.or_null(settings.MAPPING),
+}
+_TEMPERATURE = settings.Kind(
+    "a number above 0 or .inf (uniform)", lambda value: type(value) in (int, float) and value > 0
+)
+_CAP = settings.or_null(settings.whole(1))
+_PARAMETERS = dict.fromkeys(
+    ("task", "language")
+)  # what the lists of a mixture that is written once for many may refer to
 _GIVEN_KINDS = ("task", "language", "shared")
 
 
@@ -221,25 +235,19 @@ class Mixture:
 
 def _check_keys(cfg: Mapping[str, Any]) -> None:
     for key in cfg:
-        if key not in _KEYS | _PARAMETERS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+        if key not in _KEYS and key not in _PARAMETERS:
+            hint = did_you_mean(key, _KEYS)
             raise UserError(f"mixture.{key}: no such key; {hint}keys are {', '.join(sorted(_KEYS))}")
-    for key in sorted(_KEYS - {"sampling"}):
-        if cfg.get(key) is None:
-            raise UserError(f"mixture.{key} is missing")
+    for key, kind in _KEYS.items():
+        kind.require(f"mixture.{key}", cfg.get(key))
 
 
 def _sampling(cfg: Mapping[str, Any]) -> tuple[float, int | None]:
     if unknown := set(cfg) - {"temperature", "cap"}:
         raise UserError(f"mixture.sampling.{min(unknown)}: no such key; keys are temperature, cap")
     temperature, cap = cfg.get("temperature", math.inf), cfg.get("cap")
-    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not temperature > 0:
-        raise UserError(
-            f"mixture.sampling.temperature is {temperature!r}; a number above 0 or .inf (uniform) is needed"
-        )
-    if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
-        raise UserError(f"mixture.sampling.cap is {cap!r}; a whole number above 0 or null is needed")
+    _TEMPERATURE.require("mixture.sampling.temperature", temperature)
+    _CAP.require("mixture.sampling.cap", cap)
     return float(temperature), cap
 
 
@@ -254,6 +262,8 @@ def _entries(entries: Sequence[Mapping[str, Any]], where: str) -> list[dict[str,
             raise UserError(
                 f"{place}.{reserved[0]}: the data gives this kind itself; entries say `languages`"
             )
+        if wrong := [kind for kind in entry if not isinstance(kind, str) or ":" in kind]:
+            raise UserError(f"{place}: {wrong[0]!r} is no name of a kind: a text without a colon is needed")
         task = get_task(entry["task"]).name
         for language in _languages(entry["languages"], f"{place}.languages"):
             found.append(

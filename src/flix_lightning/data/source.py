@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 #: Most bytes and files that an archive may unpack to; a small file that claims more is made to fill disks.
 MAX_BYTES, MAX_FILES = 32 * 2**30, 100_000
 
+#: Most bytes of what stands before a file in an archive.
+MAX_HEADER = 2**20
+
 _KINDS = ".tgz, .tar.gz or .tar.xz"
 _OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}
 
@@ -62,11 +65,8 @@ def unpack(archive: Path, folder: Path) -> None:
             f"{archive}: this Python cannot unpack safely, 3.11.4 or later can; unpack it yourself, and give "
             "data.root the folder"
         )
-    size = 0
-    with _opened(archive) as tar:
-        for count, member in enumerate(tar, start=1):
-            size += member.size
-            _refuse(archive, member, size, count)
+    with _opened(archive) as members:
+        for tar, member in members:
             try:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
@@ -80,17 +80,20 @@ def check_archive(archive: Path) -> None:
 
     Raises UserError for a file of another kind, and for one that is cut off or damaged.
     """
-    with _opened(archive) as tar:
-        for _ in tar:
+    with _opened(archive) as members:
+        for _ in members:
             pass
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+def _opened(archive: Path) -> Iterator[Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]]:
+    """Open an archive to be read once, member by member, each when it was looked at."""
     try:
-        with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            yield tar
-            while stream.read(2**20):
+        with _decompressed(archive) as plain:
+            stream = _Limited(archive, plain)
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                yield _members(archive, stream, tar)
+            while plain.read(2**20):
                 pass
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError) as error:
         raise UserError(f"{archive}: cut off or damaged ({error}); get the archive again") from error
@@ -105,6 +108,37 @@ def _decompressed(archive: Path) -> BinaryIO:
         if head.startswith(magic):
             return opener(archive)
     raise UserError(f"{archive}: no archive that can be read: a {_KINDS} is needed")
+
+
+class _Limited:
+    """A stream that gives MAX_HEADER bytes, and more when it is told.
+
+    A header may claim any size, and tarfile would hold all of it in memory.
+    """
+
+    def __init__(self, archive: Path, stream: BinaryIO):
+        self.archive, self.stream, self.left = archive, stream, MAX_HEADER
+
+    def read(self, size: int) -> bytes:
+        found = self.stream.read(size)
+        self.left -= len(found)
+        if self.left < 0:
+            raise UserError(
+                f"{self.archive}: a header of more than {MAX_HEADER >> 20} MiB, which no data set has; "
+                "unpack it yourself, and give data.root the folder"
+            )
+        return found
+
+
+def _members(
+    archive: Path, stream: _Limited, tar: tarfile.TarFile
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    size = 0
+    for count, member in enumerate(tar, start=1):
+        size += member.size
+        _refuse(archive, member, size, count)
+        stream.left = member.size + MAX_HEADER
+        yield tar, member
 
 
 def _refuse(archive: Path, member: tarfile.TarInfo, size: int, count: int) -> None:
