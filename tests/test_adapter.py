@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter import AdaptedProjection, inject
 from flix_lightning.errors import UserError
-from flix_lightning.features import FeatureSpace, Rows
+from flix_lightning.features import FeatureSpace
 from flix_lightning.routing import Routing
 from reference import merged, pairs, project
 from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
@@ -68,7 +69,7 @@ def test_uniform_rows_give_what_gathered_rows_give():
     for uniform in (True, False):
         x = torch.arange(60, dtype=torch.float64).reshape(4, 3, 5).sin().requires_grad_()
         module.zero_grad()
-        with routing.use(Rows(rows.index, uniform)):
+        with routing.use(replace(rows, uniform=uniform)):
             output = module(x)
         output.square().sum().backward()
         results.append([output, x.grad, module.A.grad, module.B.grad])

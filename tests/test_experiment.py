@@ -201,6 +201,7 @@ DECIDES = {
     "trainer.gradient_clip_val": None,
     "optimizer.learning_rate": 1e-3,
     "optimizer.warmup_steps": 3,
+    "optimizer.lazy": True,
     "evaluation.every": 3,
     "evaluation.validation_cap": 2,
     "evaluation.test": False,

@@ -28,9 +28,18 @@ class AdaptedProjection(nn.Module):
     no scaling. A starts uniform in ±1/√d_in, as LoRA's does, and B at zero.
     """
 
-    def __init__(self, name: str, base: nn.Linear | Conv1D, space: FeatureSpace, routing: Routing, seed: int):
+    def __init__(
+        self,
+        name: str,
+        base: nn.Linear | Conv1D,
+        space: FeatureSpace,
+        routing: Routing,
+        seed: int,
+        sparse_gradients: bool = False,
+    ):
         super().__init__()
         self.base = base
+        self._sparse = sparse_gradients
         self._name = name
         self._routing = routing
         linear = isinstance(base, nn.Linear)
@@ -62,6 +71,7 @@ class AdaptedProjection(nn.Module):
         """
         output, rows = self.base(x), self._routing.rows
         index = rows.index[:1] if rows.uniform else rows.index
+        trained = index if rows.trained is rows.index else rows.trained[: len(index)]
         # Beam search and num_return_sequences repeat examples inside the decoder.
         if x.shape[0] < len(index) or x.shape[0] % len(index):
             raise RuntimeError(
@@ -70,7 +80,7 @@ class AdaptedProjection(nn.Module):
             )
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
-        return add_update(output, x, self.A, self.B, index, dtype)
+        return add_update(output, x, self.A, self.B, index, trained, dtype, self._sparse)
 
 
 class Adapter:
@@ -151,7 +161,13 @@ class Adapter:
             pool.copy_(state[key])
 
 
-def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default", seed: int = 0) -> Adapter:
+def inject(
+    model: PreTrainedModel,
+    space: FeatureSpace,
+    targets: str = "default",
+    seed: int = 0,
+    sparse_gradients: bool = False,
+) -> Adapter:
     """Freeze `model` and replace each projection that `targets` means by an `AdaptedProjection`.
 
     Args:
@@ -159,6 +175,8 @@ def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default"
         space: the features to make pools for.
         targets: see `find_targets`.
         seed: decides the start of A, together with each projection's name and nothing else.
+        sparse_gradients: the pools get gradients of their active rows alone, as `LazyAdam` takes them, so
+            that training costs what these rows cost, however many there are.
 
     Raises:
         UserError: see `find_targets`.
@@ -167,7 +185,7 @@ def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default"
     routing = Routing()
     modules = {}
     for name, base in find_targets(model, targets).items():
-        modules[name] = AdaptedProjection(name, base, space, routing, seed)
+        modules[name] = AdaptedProjection(name, base, space, routing, seed, sparse_gradients)
         model.set_submodule(name, modules[name])
     routing.follow_checkpointing(model)
     return Adapter(space, modules, routing)

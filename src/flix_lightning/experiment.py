@@ -93,7 +93,9 @@ class _Execution:
         self.plan, self.cfg, self.loggers = run, cfg, loggers
         base = models.load(_cut(run), cfg.model.revision, cfg.model.dtype)
         space = FeatureSpace(run.ranks)
-        self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
+        self.adapter = inject(
+            base.model, space, cfg.model.targets, cfg.seed, sparse_gradients=cfg.optimizer.lazy
+        )
         log.info("%s", self.adapter.summary())
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
@@ -121,6 +123,7 @@ class _Execution:
             run.mixture.evaluate,
             learning_rate=cfg.optimizer.learning_rate,
             warmup_steps=cfg.optimizer.warmup_steps,
+            lazy=cfg.optimizer.lazy,
             max_new_tokens=cfg.data.max_target_length,
             on_scores=self._keep,
         )
@@ -168,6 +171,11 @@ class _Execution:
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise UserError(f"Lightning refuses the settings under trainer: {error}") from error
         # Known only now: how many processes there are.
+        if self.cfg.optimizer.lazy and trainer.world_size > 1:
+            raise UserError(
+                f"optimizer.lazy=true is for one process, and there are {trainer.world_size}, between which "
+                "gradients of single rows are not averaged: take optimizer.lazy=false or trainer.devices=1"
+            )
         self.data.trainer = trainer
         trainer.accumulate_grad_batches = self.data.accumulation
         trainer.val_check_interval = every * self.data.accumulation

@@ -50,7 +50,7 @@ _DEVICE = (
     "progress",
     "activation_checkpointing",
 )
-_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing")
+_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing", "optimizer.lazy")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ def _deciding(
         "dropout": plain(cfg.flix.dropout),
         "controls": plain(cfg.flix.controls),
         "trainer": {key: value for key, value in plain(cfg.trainer).items() if key not in _DEVICE},
-        "optimizer": plain(cfg.optimizer),
+        # A run without it is the one that it was before there was this key.
+        "optimizer": {k: v for k, v in plain(cfg.optimizer).items() if (k, v) != ("lazy", False)},
         "evaluation": {k: v for k, v in plain(cfg.evaluation).items() if k != "batch_size"},
         "seed": cfg.seed,
     }
