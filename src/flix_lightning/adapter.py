@@ -117,8 +117,8 @@ class Adapter:
 
     @property
     def total_parameters(self) -> int:
-        """How many parameters are trained, over all features."""
-        return self.active_parameters(self.space.total_rank)
+        """How many parameters are trained, over all features that are not frozen."""
+        return self.active_parameters(self.space.trained_rank)
 
     def summary(self) -> str:
         """Say in one line which projections are adapted and how many parameters are active and trained."""
@@ -128,11 +128,12 @@ class Adapter:
             kind = feature.partition(":")[0]
             largest[kind] = max(rank, largest.get(kind, 0))
         active = sum(largest.values())
+        frozen = f"; frozen features: {len(self.space.frozen)}" if self.space.frozen else ""
         matched = ", ".join(f"{name} ({count})" for name, count in groups.items())
         return (
             f"adapted {len(self.modules)} projections: {matched}; trainable parameters: "
             f"{self.active_parameters(active):,} active at most (rank {active}), "
-            f"{self.total_parameters:,} in all (rank {self.space.total_rank})"
+            f"{self.total_parameters:,} in all (rank {self.space.trained_rank}){frozen}"
         )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -143,22 +144,38 @@ class Adapter:
             for pool in "AB"
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
         """Load what `state_dict` returned for an adapter whose `space.ranks` were `ranks`, in that order.
 
         Raises:
             UserError: other features, ranks, projections or shapes, naming what differs; nothing is loaded.
         """
-        own = self.state_dict()
-        differences = (
-            _mismatches("features", ranks, self.space.ranks, "rank")
-            or (["another order of features"] if list(ranks) != list(self.space.ranks) else [])
-        ) + _mismatches("pools", _shapes(state), _shapes(own), "shape")
+        differences = _mismatches("features", ranks, self.space.ranks, "rank")
+        if not differences and list(ranks) != list(self.space.ranks):
+            differences = ["another order of features"]
+        self._load(state, ranks, differences)
+
+    def load_features(self, state: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
+        """Load the rows of some features alone: `state` is of an adapter that had just these, in that order.
+
+        Raises:
+            UserError: features that this adapter lacks, or other ranks, projections or shapes, naming what
+                differs; nothing is loaded.
+        """
+        known = {feature: rank for feature, rank in self.space.ranks.items() if feature in ranks}
+        self._load(state, ranks, _mismatches("features", ranks, known, "rank"))
+
+    @torch.no_grad()
+    def _load(self, state: Mapping[str, Tensor], ranks: Mapping[str, int], differences: list[str]) -> None:
+        own, rank = self.state_dict(), sum(ranks.values())
+        found = {key: list(pool.shape) for key, pool in state.items()}
+        wanted = {key: [rank, pool.shape[1]] for key, pool in own.items()}
+        differences += _mismatches("pools", found, wanted, "shape")
         if differences:
             raise UserError(f"this checkpoint does not fit this adapter: it has {'; '.join(differences)}")
+        rows = torch.tensor(self.space.range_of(ranks))
         for key, pool in own.items():
-            pool.copy_(state[key])
+            pool[rows] = state[key].to(pool)
 
 
 def inject(
@@ -189,10 +206,6 @@ def inject(
         model.set_submodule(name, modules[name])
     routing.follow_checkpointing(model)
     return Adapter(space, modules, routing)
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {key: list(pool.shape) for key, pool in state.items()}
 
 
 def _mismatches(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], value: str) -> list[str]:

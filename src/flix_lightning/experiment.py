@@ -92,10 +92,12 @@ class _Execution:
             torch.set_num_threads(cfg.trainer.threads)
         self.plan, self.cfg, self.loggers = run, cfg, loggers
         base = models.load(_cut(run), cfg.model.revision, cfg.model.dtype)
-        space = FeatureSpace(run.ranks)
+        space = FeatureSpace(run.ranks, run.start.frozen if run.start else ())
         self.adapter = inject(
             base.model, space, cfg.model.targets, cfg.seed, sparse_gradients=cfg.optimizer.lazy
         )
+        if run.start:
+            run.start.load(self.adapter)
         log.info("%s", self.adapter.summary())
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
@@ -104,7 +106,7 @@ class _Execution:
             run.mixture,
             base.tokenizer,
             is_encoder_decoder=base.is_encoder_decoder,
-            kinds=list(dict.fromkeys(feature.partition(":")[0] for feature in run.ranks)),
+            kinds=list(cfg.flix.ranks),
             max_input_length=cfg.data.max_input_length,
             max_target_length=cfg.data.max_target_length,
             batch_size=cfg.trainer.batch_size,
