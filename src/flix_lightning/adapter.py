@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from flix_lightning.errors import UserError
+from flix_lightning.errors import UserError, some
 from flix_lightning.features import FeatureSpace, Rows
 from flix_lightning.routing import Routing
 from flix_lightning.targets import find_targets
@@ -153,29 +153,40 @@ class Adapter:
         differences = _mismatches("features", ranks, self.space.ranks, "rank")
         if not differences and list(ranks) != list(self.space.ranks):
             differences = ["another order of features"]
-        self._load(state, ranks, differences)
+        self._load(state, ranks, ranks, differences)
 
-    def load_features(self, state: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
-        """Load the rows of some features alone: `state` is of an adapter that had just these, in that order.
+    def load_features(
+        self, state: Mapping[str, Tensor], ranks: Mapping[str, int], features: Collection[str]
+    ) -> None:
+        """Load the rows of `features` alone, and read no others, of what `load_state_dict` takes.
+
+        The adapter may have features that `state` lacks, and lack others that it has.
 
         Raises:
-            UserError: features that this adapter lacks, or other ranks, projections or shapes, naming what
-                differs; nothing is loaded.
+            UserError: a feature that one of the two lacks or has at another rank, other projections or
+                shapes, naming what differs; nothing is loaded.
         """
-        known = {feature: rank for feature, rank in self.space.ranks.items() if feature in ranks}
-        self._load(state, ranks, _mismatches("features", ranks, known, "rank"))
+        found = {feature: ranks[feature] for feature in features if feature in ranks}
+        wanted = {feature: self.space.ranks.get(feature, 0) for feature in features}
+        self._load(state, ranks, features, _mismatches("features", found, wanted, "rank"))
 
     @torch.no_grad()
-    def _load(self, state: Mapping[str, Tensor], ranks: Mapping[str, int], differences: list[str]) -> None:
+    def _load(
+        self,
+        state: Mapping[str, Tensor],
+        ranks: Mapping[str, int],
+        features: Collection[str],
+        differences: list[str],
+    ) -> None:
         own, rank = self.state_dict(), sum(ranks.values())
         found = {key: list(pool.shape) for key, pool in state.items()}
         wanted = {key: [rank, pool.shape[1]] for key, pool in own.items()}
         differences += _mismatches("pools", found, wanted, "shape")
         if differences:
             raise UserError(f"this checkpoint does not fit this adapter: it has {'; '.join(differences)}")
-        rows = torch.tensor(self.space.range_of(ranks))
+        rows, theirs = (torch.tensor(space.range_of(features)) for space in (self.space, FeatureSpace(ranks)))
         for key, pool in own.items():
-            pool[rows] = state[key].to(pool)
+            pool[rows] = state[key][theirs].to(pool)
 
 
 def inject(
@@ -215,8 +226,4 @@ def _mismatches(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], 
         f"unexpected {what}": [key for key in found if key not in wanted],
         f"another {value}:": [f"{key} {found[key]} instead of {wanted[key]}" for key in changed],
     }
-    return [f"{part} {_some(keys)}" for part, keys in parts.items() if keys]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return [f"{part} {some(keys)}" for part, keys in parts.items() if keys]

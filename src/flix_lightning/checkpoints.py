@@ -1,6 +1,5 @@
 """Checkpoint files: written whole, read with care, and still known when their folder was moved."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from flix_lightning.errors import UserError
-from flix_lightning.files import write_whole
+from flix_lightning.files import whole_file
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
 
@@ -17,11 +16,13 @@ _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", 
 def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint, without running any code that it may hold.
 
+    Its tensors stay in the file until they are used, and of a pool only the rows that are.
+
     Raises:
         UserError: it is not there, broken, or of something else.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever the pickle and zip readers make of a broken file
         raise UserError(
             f"{path}: no readable checkpoint ({type(error).__name__}); delete {path.parent} to train anew"
@@ -48,6 +49,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         """Write one; raises UserError where `write_whole` does."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        with whole_file(Path(path)) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # in which torch wraps what the disk said
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning import checkpoints, models, results
-from flix_lightning.errors import UserError
+from flix_lightning.errors import UserError, some
 from flix_lightning.features import FeatureSpace
 from flix_lightning.files import whole_folder
 from flix_lightning.models import Base
@@ -56,7 +56,7 @@ class Trained:
         """
         if rank := FeatureSpace(self.ranks).active_rank(features):
             return rank
-        known = ", ".join(feature for feature, rank in self.ranks.items() if rank)
+        known = some([feature for feature, rank in self.ranks.items() if rank], 100)
         raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
 
     def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -92,6 +92,6 @@ class Start:
             UserError: it has other projections, naming what differs.
         """
         try:
-            adapter.load_features(checkpoints.read(self.checkpoint)["adapter"], self.ranks)
+            adapter.load_features(checkpoints.read(self.checkpoint)["adapter"], self.ranks, self.ranks)
         except UserError as error:
             raise UserError(f"start.run={self.run}: {error}") from error
