@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter import AdaptedProjection, inject
 from flix_lightning.errors import UserError
-from flix_lightning.features import FeatureSpace, Rows
+from flix_lightning.features import FeatureSpace
 from flix_lightning.routing import Routing
 from reference import merged, pairs, project
 from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
@@ -68,7 +69,7 @@ def test_uniform_rows_give_what_gathered_rows_give():
     for uniform in (True, False):
         x = torch.arange(60, dtype=torch.float64).reshape(4, 3, 5).sin().requires_grad_()
         module.zero_grad()
-        with routing.use(Rows(rows.index, uniform)):
+        with routing.use(replace(rows, uniform=uniform)):
             output = module(x)
         output.square().sum().backward()
         results.append([output, x.grad, module.A.grad, module.B.grad])
@@ -319,3 +320,58 @@ def test_a_checkpoint_of_another_adapter_is_refused(ranks, change, named):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
     assert all(map(torch.equal, adapter.parameters(), before))
+
+
+def test_features_are_loaded_from_an_adapter_of_fewer_or_more():
+    """With the rows of each that both have, wherever they stand in either."""
+    fewer = {"language:am": 2, "task:ner": 3}
+    for own, others in ((RANKS, fewer), (fewer, RANKS)):
+        state = adapt(build("t5"), others, targets="default").state_dict()
+        model = build("t5")
+        adapter = inject(model, FeatureSpace(own), "default")
+        untouched = [pool.clone() for pool in adapter.parameters()]
+        adapter.load_features(state, others, fewer)
+        for (key, pool), before in zip(adapter.state_dict().items(), untouched, strict=True):
+            expected = pairs(own, before, before)
+            expected.update({name: pairs(others, state[key], state[key])[name] for name in fewer})
+            assert torch.equal(pool, torch.cat([expected[name][0] for name in own])), key
+
+
+@pytest.mark.parametrize(
+    ("ranks", "features", "named"),
+    [
+        (RANKS, ["task:ner", "task:new"], "no features task:new"),
+        ({**RANKS, "task:ner": 2}, ["task:ner"], "task:ner 2 instead of 3"),
+        ({**RANKS, "task:new": 2}, ["task:new"], "task:new 2 instead of 0"),
+        ({"task:ner": 3}, ["task:ner"], f"another shape: {Q}.A [8, 16] instead of [3, 16]"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(ranks, features, named):
+    adapter = adapt(build("t5"), targets="default")
+    state = {key: pool + 1 for key, pool in adapter.state_dict().items()}
+    if ranks.keys() == {*RANKS, "task:new"}:
+        state = {key: torch.cat([pool, pool[:2]]) for key, pool in state.items()}
+    before = [pool.clone() for pool in adapter.parameters()]
+    with pytest.raises(UserError) as error:
+        adapter.load_features(state, ranks, features)
+    assert named in str(error.value)
+    assert all(map(torch.equal, adapter.parameters(), before))
+
+
+def test_freezing_features_leaves_the_others_their_gradients():
+    found = {}
+    for frozen in ((), ("task:ner", "language:am")):
+        model = build("t5")
+        space = FeatureSpace(RANKS, frozen)
+        adapter = inject(model, space)
+        for pool in adapter.parameters():
+            pool.data[:-1] += 0.1
+        with adapter.route(space.rows(FEATURES)):
+            model(**batch(model)).loss.backward()
+        found[frozen] = [pool.grad for pool in adapter.parameters()]
+    still = space.range_of(space.frozen)
+    for free, own in zip(*found.values(), strict=True):
+        assert free[still].any()
+        assert not own[still].any()
+        free[still] = 0
+        torch.testing.assert_close(own, free)

@@ -201,6 +201,7 @@ DECIDES = {
     "trainer.gradient_clip_val": None,
     "optimizer.learning_rate": 1e-3,
     "optimizer.warmup_steps": 3,
+    "optimizer.lazy": True,
     "evaluation.every": 3,
     "evaluation.validation_cap": 2,
     "evaluation.test": False,
@@ -255,7 +256,7 @@ def test_what_leaves_the_result_leaves_the_hash(cfg, key):
 def test_every_setting_is_known_to_decide_or_not(cfg):
     """So that a new one is put into one of the lists above."""
     settings = {key for key in leaves(OmegaConf.to_container(cfg)) if not key.startswith("logger.")}
-    listed = [*DECIDES, *LEAVES, "data.root", "model.pretrained", "model.revision", "mixture.ranks"]
+    listed = [*DECIDES, *LEAVES, "data.root", "model.pretrained", "model.revision", "mixture.ranks", "start"]
     assert {key for key in settings if not any(f"{key}.".startswith(f"{one}.") for one in listed)} == set()
 
 

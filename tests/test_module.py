@@ -26,7 +26,8 @@ PROMPTS = {"semantic_parsing": "parse {}: {}", "ner": "find entities in {}: {}"}
 def tiny_module(architecture="t5", **options):
     model = build(architecture)
     base = Base(model, ByT5Tokenizer(), model.config.is_encoder_decoder)
-    settings = {"learning_rate": 0.1, "warmup_steps": 4, "max_new_tokens": 4, "on_scores": None, **options}
+    settings = {"learning_rate": 0.1, "warmup_steps": 4, "max_new_tokens": 4, "on_scores": None}
+    settings |= {"lazy": False, **options}
     return FlixModule(base, adapt(model), FeatureDropout(0, 0.5), [], **settings)
 
 

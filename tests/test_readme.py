@@ -55,6 +55,9 @@ def arguments(command):
 @pytest.mark.parametrize("command", OF_TRAIN)
 def test_train(command, home):
     script, rest = arguments(command)
+    if "start.run=outputs/runs/RUN" in rest:
+        run = next((home / "outputs/runs").glob("flix-joint-*/results.jsonl")).parent
+        rest = [one.replace("outputs/runs/RUN", str(run)) for one in rest]
     own_data = next((one for one in rest if one.startswith("data.root=")), None)
     if own_data:  # no hub here, no download: the model and the folder are ones that the machine has
         folder = next((home / "outputs/data").glob("cldr-*"))

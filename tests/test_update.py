@@ -18,10 +18,10 @@ def test_gradients_are_those_of_finite_differences(index):
     shapes = ((2, 3, 6), (2, 3, 4), (5, 4), (5, 6))
     given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     index = torch.tensor(index)
-    assert torch.autograd.gradcheck(lambda *given: add_update(*given, index, torch.float64), given)
+    assert torch.autograd.gradcheck(lambda *given: add_update(*given, index, index, torch.float64), given)
     frozen = [tensor.detach() for tensor in given[:2]]
     assert torch.autograd.gradcheck(
-        lambda *pools: add_update(*frozen, *pools, index, torch.float64), given[2:]
+        lambda *pools: add_update(*frozen, *pools, index, index, torch.float64), given[2:]
     )
 
 

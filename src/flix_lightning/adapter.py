@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from flix_lightning.errors import UserError
+from flix_lightning.errors import UserError, some
 from flix_lightning.features import FeatureSpace, Rows
 from flix_lightning.routing import Routing
 from flix_lightning.targets import find_targets
@@ -28,9 +28,18 @@ class AdaptedProjection(nn.Module):
     no scaling. A starts uniform in ±1/√d_in, as LoRA's does, and B at zero.
     """
 
-    def __init__(self, name: str, base: nn.Linear | Conv1D, space: FeatureSpace, routing: Routing, seed: int):
+    def __init__(
+        self,
+        name: str,
+        base: nn.Linear | Conv1D,
+        space: FeatureSpace,
+        routing: Routing,
+        seed: int,
+        sparse_gradients: bool = False,
+    ):
         super().__init__()
         self.base = base
+        self._sparse = sparse_gradients
         self._name = name
         self._routing = routing
         linear = isinstance(base, nn.Linear)
@@ -62,6 +71,7 @@ class AdaptedProjection(nn.Module):
         """
         output, rows = self.base(x), self._routing.rows
         index = rows.index[:1] if rows.uniform else rows.index
+        trained = index if rows.trained is rows.index else rows.trained[: len(index)]
         # Beam search and num_return_sequences repeat examples inside the decoder.
         if x.shape[0] < len(index) or x.shape[0] % len(index):
             raise RuntimeError(
@@ -70,7 +80,7 @@ class AdaptedProjection(nn.Module):
             )
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
-        return add_update(output, x, self.A, self.B, index, dtype)
+        return add_update(output, x, self.A, self.B, index, trained, dtype, self._sparse)
 
 
 class Adapter:
@@ -107,8 +117,8 @@ class Adapter:
 
     @property
     def total_parameters(self) -> int:
-        """How many parameters are trained, over all features."""
-        return self.active_parameters(self.space.total_rank)
+        """How many parameters are trained, over all features that are not frozen."""
+        return self.active_parameters(self.space.trained_rank)
 
     def summary(self) -> str:
         """Say in one line which projections are adapted and how many parameters are active and trained."""
@@ -118,11 +128,12 @@ class Adapter:
             kind = feature.partition(":")[0]
             largest[kind] = max(rank, largest.get(kind, 0))
         active = sum(largest.values())
+        frozen = f"; frozen features: {len(self.space.frozen)}" if self.space.frozen else ""
         matched = ", ".join(f"{name} ({count})" for name, count in groups.items())
         return (
             f"adapted {len(self.modules)} projections: {matched}; trainable parameters: "
             f"{self.active_parameters(active):,} active at most (rank {active}), "
-            f"{self.total_parameters:,} in all (rank {self.space.total_rank})"
+            f"{self.total_parameters:,} in all (rank {self.space.trained_rank}){frozen}"
         )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -133,25 +144,61 @@ class Adapter:
             for pool in "AB"
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
         """Load what `state_dict` returned for an adapter whose `space.ranks` were `ranks`, in that order.
 
         Raises:
-            UserError: other features, ranks, projections or shapes, naming what differs; nothing is loaded.
+            UserError: other features, ranks, projections or shapes, naming what differs, or a value that is
+                not finite; nothing is loaded.
         """
-        own = self.state_dict()
-        differences = (
-            _mismatches("features", ranks, self.space.ranks, "rank")
-            or (["another order of features"] if list(ranks) != list(self.space.ranks) else [])
-        ) + _mismatches("pools", _shapes(state), _shapes(own), "shape")
+        differences = _mismatches("features", ranks, self.space.ranks, "rank")
+        if not differences and list(ranks) != list(self.space.ranks):
+            differences = ["another order of features"]
+        self._load(state, ranks, ranks, differences)
+
+    def load_features(
+        self, state: Mapping[str, Tensor], ranks: Mapping[str, int], features: Collection[str]
+    ) -> None:
+        """Load the rows of `features` alone, and read no others, of what `load_state_dict` takes.
+
+        The adapter may have features that `state` lacks, and lack others that it has.
+
+        Raises:
+            UserError: a feature that one of the two lacks or has at another rank, other projections or
+                shapes, naming what differs, or a value that is not finite; nothing is loaded.
+        """
+        found = {feature: ranks[feature] for feature in features if feature in ranks}
+        wanted = {feature: self.space.ranks.get(feature, 0) for feature in features}
+        self._load(state, ranks, features, _mismatches("features", found, wanted, "rank"))
+
+    @torch.no_grad()
+    def _load(
+        self,
+        state: Mapping[str, Tensor],
+        ranks: Mapping[str, int],
+        features: Collection[str],
+        differences: list[str],
+    ) -> None:
+        own, rank = self.state_dict(), sum(ranks.values())
+        found = {key: list(pool.shape) for key, pool in state.items()}
+        wanted = {key: [rank, pool.shape[1]] for key, pool in own.items()}
+        differences += _mismatches("pools", found, wanted, "shape")
         if differences:
             raise UserError(f"this checkpoint does not fit this adapter: it has {'; '.join(differences)}")
+        rows, theirs = (torch.tensor(space.range_of(features)) for space in (self.space, FeatureSpace(ranks)))
+        read = {key: state[key][theirs] for key in own}
+        require_finite(read)
         for key, pool in own.items():
-            pool.copy_(state[key])
+            pool[rows] = read[key].to(pool)
 
 
-def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default", seed: int = 0) -> Adapter:
+def inject(
+    model: PreTrainedModel,
+    space: FeatureSpace,
+    targets: str = "default",
+    seed: int = 0,
+    sparse_gradients: bool = False,
+) -> Adapter:
     """Freeze `model` and replace each projection that `targets` means by an `AdaptedProjection`.
 
     Args:
@@ -159,6 +206,8 @@ def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default"
         space: the features to make pools for.
         targets: see `find_targets`.
         seed: decides the start of A, together with each projection's name and nothing else.
+        sparse_gradients: the pools get gradients of their active rows alone, as `LazyAdam` takes them, so
+            that training costs what these rows cost, however many there are.
 
     Raises:
         UserError: see `find_targets`.
@@ -167,14 +216,17 @@ def inject(model: PreTrainedModel, space: FeatureSpace, targets: str = "default"
     routing = Routing()
     modules = {}
     for name, base in find_targets(model, targets).items():
-        modules[name] = AdaptedProjection(name, base, space, routing, seed)
+        modules[name] = AdaptedProjection(name, base, space, routing, seed, sparse_gradients)
         model.set_submodule(name, modules[name])
     routing.follow_checkpointing(model)
     return Adapter(space, modules, routing)
 
 
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {key: list(pool.shape) for key, pool in state.items()}
+def require_finite(pools: Mapping[str, Tensor]) -> None:
+    """Raise UserError, naming the pool, where rows that are to be used hold what is no finite number."""
+    for key, pool in pools.items():
+        if not pool.isfinite().all():
+            raise UserError(f"{key} holds what is no finite number")
 
 
 def _mismatches(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], value: str) -> list[str]:
@@ -184,8 +236,4 @@ def _mismatches(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], 
         f"unexpected {what}": [key for key in found if key not in wanted],
         f"another {value}:": [f"{key} {found[key]} instead of {wanted[key]}" for key in changed],
     }
-    return [f"{part} {_some(keys)}" for part, keys in parts.items() if keys]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return [f"{part} {some(keys)}" for part, keys in parts.items() if keys]

@@ -1,6 +1,5 @@
 """Checkpoint files: written whole, read with care, and still known when their folder was moved."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureSpace
-from flix_lightning.files import write_whole
+from flix_lightning.files import whole_file
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
 _KEYS_TO_GO_ON = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
@@ -19,16 +18,18 @@ _KEYS_TO_GO_ON = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
 def read(path: Path, to_go_on: bool = False) -> dict[str, Any]:
     """Read a checkpoint, without running any code that it may hold.
 
+    Its tensors stay in the file until they are used, and of a pool only the rows that are.
+
     Args:
         path: the file.
         to_go_on: whether training is to go on from it, which takes more than the adapter.
 
     Raises:
-        UserError: it is not there, broken, of something else, or holds what is no number.
+        UserError: it is not there, broken, or of something else.
     """
     cure = f"delete {path.parent} to train anew"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever the pickle and zip readers make of a broken file
         raise UserError(f"{path}: no readable checkpoint ({type(error).__name__}); {cure}") from error
     if not isinstance(checkpoint, dict):
@@ -54,8 +55,6 @@ def _fault(ranks: Any, pools: Any) -> str | None:
             return f"{key!r} is not one of a pair of pools"
         if not isinstance(pool, torch.Tensor) or pool.ndim != 2 or len(pool) != rows:
             return f"{key} is no pool of {rows} rows, as its ranks have it"
-        if not pool.isfinite().all():
-            return f"{key} holds what is no finite number"
     return None
 
 
@@ -76,6 +75,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         """Write one; raises UserError where `write_whole` does."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        with whole_file(Path(path)) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # in which torch wraps what the disk said
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None

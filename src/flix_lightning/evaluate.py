@@ -122,7 +122,8 @@ class _Evaluation:
         base = run.base()
         ranks = next(iter(self.checkpoints.values()))["ranks"]
         adapter = inject(base.model, FeatureSpace(ranks), cfg.model.targets)
-        self.data = experiment.data_module(cfg, layout, mixture, base, ranks)
+        kinds = dict.fromkeys(feature.partition(":")[0] for feature in ranks)
+        self.data = experiment.data_module(cfg, layout, mixture, base, kinds)
         self.module = experiment.flix_module(cfg, base, adapter, mixture.evaluate, self._keep)
         self.step = 0  # of the weights that are evaluated
 

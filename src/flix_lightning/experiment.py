@@ -87,15 +87,15 @@ def _interruptible(run: Plan) -> Iterator[None]:
 
 
 def data_module(
-    cfg: DictConfig, layout: Layout, mixture: Mixture, base: Base, ranks: Iterable[str]
+    cfg: DictConfig, layout: Layout, mixture: Mixture, base: Base, kinds: Iterable[str]
 ) -> DataModule:
-    """Give a run's batches, with features of the kinds that `ranks` has."""
+    """Give a run's batches, with features of these kinds."""
     return DataModule(
         layout,
         mixture,
         base.tokenizer,
         is_encoder_decoder=base.is_encoder_decoder,
-        kinds=list(dict.fromkeys(feature.partition(":")[0] for feature in ranks)),
+        kinds=list(kinds),
         max_input_length=cfg.data.max_input_length,
         max_target_length=cfg.data.max_target_length,
         batch_size=cfg.trainer.batch_size,
@@ -124,6 +124,7 @@ def flix_module(
         evaluated,
         learning_rate=cfg.optimizer.learning_rate,
         warmup_steps=cfg.optimizer.warmup_steps,
+        lazy=cfg.optimizer.lazy,
         max_new_tokens=cfg.data.max_target_length,
         on_scores=on_scores,
     )
@@ -151,12 +152,16 @@ class _Execution:
             torch.set_num_threads(cfg.trainer.threads)
         self.plan, self.cfg, self.loggers = run, cfg, loggers
         base = models.load(_cut(run), cfg.model.revision, cfg.model.dtype)
-        space = FeatureSpace(run.ranks)
-        self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
+        space = FeatureSpace(run.ranks, run.start.frozen if run.start else ())
+        self.adapter = inject(
+            base.model, space, cfg.model.targets, cfg.seed, sparse_gradients=cfg.optimizer.lazy
+        )
+        if run.start:
+            run.start.load(self.adapter)
         log.info("%s", self.adapter.summary())
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
-        self.data = data_module(cfg, run.layout, run.mixture, base, run.ranks)
+        self.data = data_module(cfg, run.layout, run.mixture, base, cfg.flix.ranks)
         self.module = flix_module(cfg, base, self.adapter, run.mixture.evaluate, self._keep)
         self.checkpoints = run.folder.checkpoints
         self.validations = run.folder.path / "validations"
@@ -202,6 +207,11 @@ class _Execution:
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise UserError(f"Lightning refuses the settings under trainer: {error}") from error
         # Known only now: how many processes there are.
+        if self.cfg.optimizer.lazy and trainer.world_size > 1:
+            raise UserError(
+                f"optimizer.lazy=true is for one process, and there are {trainer.world_size}, between which "
+                "gradients of single rows are not averaged: take optimizer.lazy=false or trainer.devices=1"
+            )
         self.data.trainer = trainer
         trainer.accumulate_grad_batches = self.data.accumulation
         trainer.val_check_interval = every * self.data.accumulation

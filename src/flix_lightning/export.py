@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning import settings
-from flix_lightning.errors import UserError
+from flix_lightning.adapter import require_finite
+from flix_lightning.errors import UserError, some
 from flix_lightning.features import MAX_RANK, FeatureSpace
 from flix_lightning.files import whole_folder
 from flix_lightning.models import Base
@@ -65,19 +66,21 @@ class Trained:
         """
         if rank := FeatureSpace(self.ranks).active_rank(features):
             return rank
-        known = ", ".join(feature for feature, rank in self.ranks.items() if rank)
+        known = some([feature for feature, rank in self.ranks.items() if rank], 100)
         raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
 
     def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Give each projection's A [r, d_in] and B [r, d_out] of these features; an unknown one is said.
 
         Raises:
-            UserError: as `rank`.
+            UserError: as `rank`; a value that is not finite.
         """
         self.rank(features)
         (index,) = FeatureSpace(self.ranks).rows([features]).index
-        names = sorted({key.rpartition(".")[0] for key in self.state})
-        return {name: (self.state[f"{name}.A"][index], self.state[f"{name}.B"][index]) for name in names}
+        rows = {key: pool[index] for key, pool in self.state.items()}
+        require_finite(rows)
+        names = sorted({key.rpartition(".")[0] for key in rows})
+        return {name: (rows[f"{name}.A"], rows[f"{name}.B"]) for name in names}
 
 
 def export(cfg: DictConfig) -> Iterator[Path]:

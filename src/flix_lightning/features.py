@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import torch
 
-from flix_lightning.errors import UserError
+from flix_lightning.errors import UserError, some
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,18 @@ class Rows:
     Attributes:
         index: long [batch, r], r >= 1 the largest active rank; shorter rows are padded with the null row.
         uniform: every example has the same rows.
+        trained: as `index`, with the null row in the place of frozen features' rows: what gradients go to.
+            The same tensor as `index` where nothing is frozen.
     """
 
     index: torch.Tensor
     uniform: bool
+    trained: torch.Tensor
 
     def to(self, device: torch.device | str) -> "Rows":
         """Return the same rows on `device`."""
-        return Rows(self.index.to(device), self.uniform)
+        index = self.index.to(device)
+        return Rows(index, self.uniform, index if self.trained is self.index else self.trained.to(device))
 
 
 class FeatureSpace:
@@ -40,12 +44,16 @@ class FeatureSpace:
 
     With R = `total_rank`, feature ranges fill rows 0 to R - 1; row R = `null_row` stands for "nothing".
 
+    Args:
+        ranks: "kind:name" -> rank.
+        frozen: features, of those in `ranks`, whose rows get no gradient.
+
     Raises:
         UserError: a name that is not "kind:name", a rank that is not a whole number from 0 to MAX_RANK, or no
-            rank above 0.
+            rank above 0 that is trained.
     """
 
-    def __init__(self, ranks: Mapping[str, int]):
+    def __init__(self, ranks: Mapping[str, int], frozen: Collection[str] = ()):
         self._ranges: dict[str, range] = {}
         self.total_rank = 0
         for feature, rank in ranks.items():
@@ -54,10 +62,17 @@ class FeatureSpace:
             _check_rank(feature, rank)
             self._ranges[feature] = range(self.total_rank, self.total_rank + rank)
             self.total_rank += rank
-        if not self.total_rank:
-            raise UserError("every feature has rank 0, so there is nothing to train: give one a rank above 0")
         self.ranks = dict(ranks)
         self.null_row = self.total_rank
+        self.frozen = frozenset(frozen)
+        self.trained_rank = sum(rank for feature, rank in ranks.items() if feature not in self.frozen)
+        if not self.trained_rank:
+            raise UserError(
+                f"every feature {'is frozen or ' if frozen else ''}has rank 0, so there is nothing to train: "
+                "give one a rank above 0"
+            )
+        self._is_frozen = torch.zeros(self.total_rank + 1, dtype=torch.bool)
+        self._is_frozen[self.range_of(self.frozen)] = True
         self._unknown: set[str] = set()
 
     def rows(self, features: Sequence[Collection[str]]) -> Rows:
@@ -70,16 +85,23 @@ class FeatureSpace:
         rows = [[row for span in self._active(names) for row in span] for names in features]
         width = max(1, *map(len, rows))
         padded = [own + [self.null_row] * (width - len(own)) for own in rows]
-        return Rows(torch.tensor(padded), all(own == rows[0] for own in rows))
+        index = torch.tensor(padded)
+        trained = index.masked_fill(self._is_frozen[index], self.null_row) if self.frozen else index
+        return Rows(index, all(own == rows[0] for own in rows), trained)
+
+    def range_of(self, features: Collection[str]) -> list[int]:
+        """Return the rows of known features, one after another in the order given."""
+        return [row for feature in features for row in self._ranges[feature]]
 
     def active_rank(self, features: Collection[str]) -> int:
         """Return the rank of the update that an example with these features gets."""
         return sum(map(len, self._active(features)))
 
     def _say_unknown(self, features: set[str]) -> None:
-        if new := sorted(features - self._ranges.keys() - self._unknown):
+        # Not a difference of sets, which would go through all that are known.
+        if new := sorted(name for name in features if name not in self._ranges and name not in self._unknown):
             self._unknown.update(new)
-            logger.warning("never trained, so without a contribution: %s", ", ".join(new))
+            logger.warning("never trained, so without a contribution: %s", some(new, 100))
 
     def _active(self, features: Collection[str]) -> list[range]:
         # Sorted, so that two examples that name the same features in another order still share their rows.
@@ -164,7 +186,7 @@ def resolve_ranks(
             table = {"default": table}
         for name in sorted(table.keys() - {"default", *names}, key=str):
             raise UserError(
-                f"ranks.{kind}.{name}: no trained dataset carries it; trained are {', '.join(names)}"
+                f"ranks.{kind}.{name}: no trained dataset carries it; trained are {some(names, 100)}"
             )
         for name in names:
             if name not in table and "default" not in table:

@@ -9,24 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from flix_lightning.errors import UserError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` at `path` through a temporary file beside it, so that no reader ever sees half of it.
+    """Put `content` at `path`, as `whole_file` does; raises UserError as it does."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a temporary file beside `path` to write, which becomes it when the block ends: never half of it.
 
     Whatever stood at `path` before stays untouched until all of the new content is on the disk.
 
     Raises:
         UserError: the file cannot be written (full disk, no permission).
     """
-    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -20,6 +20,7 @@ from flix_lightning.data.mixture import Dataset
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout
 from flix_lightning.generation import Generator
+from flix_lightning.lazy_adam import LazyAdam, clip_sparse_grad_norm_
 from flix_lightning.metrics import METRICS
 from flix_lightning.models import Base
 from flix_lightning.tasks import get_task
@@ -50,7 +51,8 @@ class FlixModule(LightningModule):
         adapter: from `inject`.
         dropout: feature dropout, for training only.
         evaluated: the datasets whose index evaluation batches carry.
-        learning_rate, warmup_steps: AdamW's rate after a linear warm-up.
+        learning_rate, warmup_steps: the optimizer's rate after a linear warm-up.
+        lazy: the optimizer is `LazyAdam`, for an adapter with sparse gradients; else AdamW.
         max_new_tokens: longest generated target.
         on_scores: called with ("validation" or "test", scores) after each evaluation.
     """
@@ -67,6 +69,7 @@ class FlixModule(LightningModule):
         *,
         learning_rate: float,
         warmup_steps: int,
+        lazy: bool,
         max_new_tokens: int,
         on_scores: Callable[[str, list[Score]], None],
     ):
@@ -78,7 +81,7 @@ class FlixModule(LightningModule):
         self.adapter = adapter
         self.dropout = dropout
         self.evaluated = evaluated
-        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
         self.on_scores = on_scores
         self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
         self._predictions: dict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
@@ -163,7 +166,8 @@ class FlixModule(LightningModule):
                 f"trainer.precision={self.trainer.precision} scales gradients, so none can be clipped: "
                 "take bf16-mixed, or trainer.gradient_clip_val=null"
             )
-        torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), gradient_clip_val)
+        clip = clip_sparse_grad_norm_ if self.lazy else nn.utils.clip_grad_norm_
+        clip(self.adapter.parameters(), gradient_clip_val)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End on a validation: the last step is always evaluated, wherever `val_check_interval` falls."""
@@ -172,10 +176,12 @@ class FlixModule(LightningModule):
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW without weight decay, which would shrink the rows of features that a batch lacks."""
-        optimizer = torch.optim.AdamW(
-            self.adapter.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
-        )
+        """AdamW, or LazyAdam; no weight decay, which would shrink the rows of features that a batch lacks."""
+        pools, rate = self.adapter.parameters(), self.learning_rate
+        if self.lazy:
+            optimizer = LazyAdam(pools, lr=rate)
+        else:
+            optimizer = torch.optim.AdamW(pools, lr=rate, weight_decay=0.0, fused=True)
         warmup = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, self.warmup_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
 

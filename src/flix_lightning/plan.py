@@ -17,6 +17,7 @@ from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace, resolve_ranks
 from flix_lightning.results import SCHEMA
 from flix_lightning.runs import RunFolder, run_id
+from flix_lightning.start import Start
 from flix_lightning.tasks import get_task
 from flix_lightning.tracking import TrackedRun
 
@@ -27,6 +28,10 @@ SETTINGS = {
     "tables": settings.list_of(settings.NAME, "a list of names"),
     "optimizer.learning_rate": settings.ABOVE_0,
     "optimizer.warmup_steps": settings.whole(0),
+    "optimizer.lazy": settings.YES_OR_NO,
+    "start.run": settings.or_null(settings.TEXT),
+    "start.checkpoint": settings.TEXT,
+    "start.train": settings.choice("new", "all"),
     "evaluation.every": settings.whole(1),
     "evaluation.batch_size": settings.whole(1, 2**20),
     "evaluation.validation_cap": settings.or_null(settings.whole(1)),
@@ -90,7 +95,8 @@ class Plan:
         cfg: the composed config.
         layout, mixture: the data and what of it is trained and evaluated.
         pretrained: the base model, as `flix_lightning.models.load` takes it.
-        ranks: "kind:name" -> rank of every feature that is trained.
+        ranks: "kind:name" -> rank of every feature that is trained, or was in the run that it starts from.
+        start: the run that it starts from, if any.
         folder: where the run lives, by the hash of all that decides its result.
     """
 
@@ -99,6 +105,7 @@ class Plan:
     mixture: Mixture
     pretrained: str
     ranks: dict[str, int]
+    start: Start | None
     folder: RunFolder
 
     @property
@@ -121,13 +128,16 @@ def plan(cfg: DictConfig) -> Plan:
     table = OmegaConf.to_container(cfg.flix.ranks, resolve=True)
     kinds = dict.fromkeys([*table, *mixture.ranks])  # a word for a rank is worked out from the mixture's
     ranks = resolve_ranks(table, mixture.trained_attributes(layout, kinds), mixture.ranks)
+    pretrained = str(given_or_made(cfg.model.pretrained))
+    if start := Start.resolve(cfg.start):
+        _check_base(start, pretrained, cfg.model.revision)
+        ranks = start.extended(ranks)
     FeatureSpace(ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
     _check_kinds(cfg, table)
-    pretrained = str(given_or_made(cfg.model.pretrained))
     name = f"{cfg.flix.name.lower()}-{mixture.name}-seed{cfg.seed}"
-    id = run_id(_deciding(cfg, layout, mixture, pretrained, ranks))
+    id = run_id(_deciding(cfg, layout, mixture, pretrained, ranks, start))
     folder = RunFolder(Path(cfg.output) / "runs" / f"{name}-{id}")
-    return Plan(cfg, layout, mixture, pretrained, ranks, folder)
+    return Plan(cfg, layout, mixture, pretrained, ranks, start, folder)
 
 
 def given_or_made(place: str | DictConfig) -> str | Path:
@@ -158,6 +168,14 @@ def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
     return plans, list(left_out)
 
 
+def _check_base(start: Start, pretrained: str, revision: str) -> None:
+    earlier = str(given_or_made(start.model.pretrained))
+    if models.fingerprint(earlier, start.model.revision) != models.fingerprint(pretrained, revision):
+        raise UserError(
+            f"start.run={start.run} was trained on model.pretrained={earlier}, this run on {pretrained}"
+        )
+
+
 def _check_kinds(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
     """A kind that is misspelt would be left out without a word."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
@@ -178,14 +196,21 @@ def plain(node: Any) -> Any:
 
 
 def _deciding(
-    cfg: DictConfig, layout: Layout, mixture: Mixture, pretrained: str, ranks: Mapping[str, int]
+    cfg: DictConfig,
+    layout: Layout,
+    mixture: Mixture,
+    pretrained: str,
+    ranks: Mapping[str, int],
+    start: Start | None,
 ) -> dict[str, Any]:
     """All that decides a run's result, and nothing that does not."""
     datasets = [*mixture.train, *mixture.evaluate]
     base = models.fingerprint(pretrained, cfg.model.revision)
     if cfg.model.vocabulary != "all":  # the files, below, say which tokens it has then
         base += f" with the vocabulary of the {cfg.model.vocabulary}"
-    return {
+    # A run without `start` and `optimizer.lazy` is the one that it was before there were these keys.
+    later = {"start": start.deciding} if start else {}
+    return later | {
         "schema": SCHEMA,
         "base": base,
         "model": {key: cfg.model[key] for key in ("dtype", "targets")},
@@ -198,7 +223,7 @@ def _deciding(
         "dropout": plain(cfg.flix.dropout),
         "controls": plain(cfg.flix.controls),
         "trainer": {key: value for key, value in plain(cfg.trainer).items() if key not in _DEVICE},
-        "optimizer": plain(cfg.optimizer),
+        "optimizer": {k: v for k, v in plain(cfg.optimizer).items() if (k, v) != ("lazy", False)},
         "evaluation": {k: v for k, v in plain(cfg.evaluation).items() if k != "batch_size"},
         "seed": cfg.seed,
     }

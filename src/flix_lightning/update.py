@@ -8,7 +8,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def add_update(output: Tensor, x: Tensor, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+def add_update(
+    output: Tensor,
+    x: Tensor,
+    A: Tensor,
+    B: Tensor,
+    index: Tensor,
+    trained: Tensor,
+    dtype: torch.dtype,
+    sparse: bool = False,
+) -> Tensor:
     """Give ``output[i] + (x[i] A[index[i]]ᵀ) B[index[i]]`` for each example i (eq. 2 of the paper).
 
     Where an update is zero, that is `output` bit for bit.
@@ -19,10 +28,12 @@ def add_update(output: Tensor, x: Tensor, A: Tensor, B: Tensor, index: Tensor, d
         A: pool [R + 1, d_in]; the last row is the null row, and gets no gradient.
         B: pool [R + 1, d_out]; likewise.
         index: long [batch, r]; of a batch whose examples all have the same rows, [1, r].
+        trained: as `index`: where the rows' gradients go; the null row takes none.
         dtype: of the products.
+        sparse: give A and B uncoalesced sparse gradients, of the rows in `trained` alone.
     """
     if torch.is_grad_enabled():
-        return _AddUpdate.apply(output, x, A, B, index, dtype)
+        return _AddUpdate.apply(output, x, A, B, index, trained, dtype, sparse)
     return _add(output, x, A, B, index, dtype)[0]
 
 
@@ -34,16 +45,25 @@ class _AddUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, x: Tensor, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype
+        ctx: Any,
+        output: Tensor,
+        x: Tensor,
+        A: Tensor,
+        B: Tensor,
+        index: Tensor,
+        trained: Tensor,
+        dtype: torch.dtype,
+        sparse: bool,
     ) -> Tensor:
         updated, product = _add(output, x, A, B, index, dtype)
-        ctx.save_for_backward(x, product, A, B, index)
+        ctx.save_for_backward(x, product, A, B, index, trained)
+        ctx.sparse, ctx.frozen = sparse, trained is not index
         return updated
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, product, A, B, index = ctx.saved_tensors
+        x, product, A, B, index, trained = ctx.saved_tensors
         by_example = _by_example(grad, index).to(product.dtype)
         grad_product = torch.bmm(by_example, _gather(B, index, product.dtype).mT)
         grad_x = None
@@ -51,7 +71,15 @@ class _AddUpdate(torch.autograd.Function):
             grad_x = torch.bmm(grad_product, _gather(A, index, product.dtype)).to(x.dtype).view(x.shape)
         grad_A = torch.bmm(grad_product.mT, _by_example(x, index).to(product.dtype))
         grad_B = torch.bmm(product.mT, by_example)
-        return grad, grad_x, _pool_gradient(A, index, grad_A), _pool_gradient(B, index, grad_B), None, None
+        null_row = len(A) - 1
+        # To leave the null row out of a sparse gradient costs a search, and is needed only where it stands
+        # for frozen rows: its own gradient is zero.
+        left_out = -1 if ctx.sparse and not ctx.frozen else null_row
+        grad_A, grad_B = (
+            torch.ops.aten.embedding_backward(rows.to(A.dtype), trained, len(A), left_out, False, ctx.sparse)
+            for rows in (grad_A, grad_B)
+        )
+        return grad, grad_x, grad_A, grad_B, None, None, None, None
 
 
 def _add(
@@ -72,8 +100,3 @@ def _by_example(x: Tensor, index: Tensor) -> Tensor:
 
 def _gather(pool: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     return functional.embedding(index, pool).to(dtype)
-
-
-def _pool_gradient(pool: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    null_row = len(pool) - 1
-    return torch.ops.aten.embedding_dense_backward(rows.to(pool.dtype), index, len(pool), null_row, False)

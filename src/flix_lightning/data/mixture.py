@@ -220,17 +220,14 @@ class Mixture:
         A kind that the mixture does not say is read from the lines of the training files, so that one
         dataset may give several entries. Raises UserError when neither carries a kind.
         """
-        found = []
+        found: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
         for dataset in self.train:
             unsaid = [kind for kind in kinds if kind not in dataset.attributes]
-            if not unsaid:
-                found.append(dataset.attributes)
-                continue
-            for example in layout.read(dataset.task, "train", dataset.language):
-                attributes = {**dataset.attributes, **dataset.describe(example, unsaid)}
-                if attributes not in found:
-                    found.append(attributes)
-        return found
+            lines = layout.read(dataset.task, "train", dataset.language)
+            for more in (dataset.describe(line, unsaid) for line in lines) if unsaid else [{}]:
+                attributes = {**dataset.attributes, **more}
+                found.setdefault(frozenset(attributes.items()), attributes)
+        return list(found.values())
 
 
 def _check_keys(cfg: Mapping[str, Any]) -> None:
