@@ -25,9 +25,10 @@ from flix_lightning.data.tokenized import DECODER_ONLY_SEPARATOR
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace
 from flix_lightning.files import write_whole
+from flix_lightning.layers import compile_layers
 from flix_lightning.models import Base
 from flix_lightning.module import FlixModule, Score
-from flix_lightning.plan import Plan, plain, plan
+from flix_lightning.plan import Plan, given_or_made, plain, plan
 from flix_lightning.progress import progress_callback
 from flix_lightning.results import Row
 from flix_lightning.runs import write_predictions
@@ -154,6 +155,8 @@ class _Execution:
         space = FeatureSpace(run.ranks)
         self.adapter = inject(base.model, space, cfg.model.targets, cfg.seed)
         log.info("%s", self.adapter.summary())
+        if cfg.trainer.compile:  # first, so that what is recomputed is compiled
+            compile_layers(base.model)
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
         self.data = data_module(cfg, run.layout, run.mixture, base, run.ranks)
@@ -185,7 +188,7 @@ class _Execution:
             trainer = Trainer(
                 accelerator=cfg.accelerator,
                 devices=cfg.devices,
-                strategy=cfg.strategy,
+                strategy=given_or_made(cfg.strategy),
                 precision=cfg.precision,
                 max_steps=cfg.max_steps,
                 gradient_clip_val=cfg.gradient_clip_val,

@@ -40,7 +40,7 @@ _ABOVE_0 = ("optimizer.learning_rate", "trainer.gradient_clip_val")
 _NULLABLE = ("evaluation.validation_cap", "evaluation.test_cap", "trainer.gradient_clip_val")
 
 #: Settings of the trainer that leave a run's result as it is, up to rounding. Precision does not: bfloat16
-#: rounds what float32 keeps, while a recomputed layer does the same arithmetic again in the same type.
+#: rounds what float32 keeps, while a recomputed or compiled layer does the same arithmetic in the same type.
 _DEVICE = (
     "accelerator",
     "devices",
@@ -49,8 +49,9 @@ _DEVICE = (
     "micro_batch_size",
     "progress",
     "activation_checkpointing",
+    "compile",
 )
-_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing")
+_YES_OR_NO = ("evaluation.test", "trainer.activation_checkpointing", "trainer.compile")
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ def plan(cfg: DictConfig) -> Plan:
     return Plan(cfg, layout, mixture, pretrained, ranks, folder)
 
 
-def given_or_made(place: str | DictConfig) -> str | Path:
-    """A place as the config says it, or as the call in the config returns it."""
-    return place if isinstance(place, str) else instantiate(place)
+def given_or_made(value: str | DictConfig) -> Any:
+    """A value as the config says it, or as the call in the config returns it."""
+    return value if isinstance(value, str) else instantiate(value)
 
 
 def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
