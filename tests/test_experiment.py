@@ -496,9 +496,8 @@ def test_two_processes_do_as_one_does(trainer, one_process, tiny, tmp_path):
     command = [sys.executable, str(commands.REPOSITORY / "train.py"), *several, *tiny, *SEVERAL]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    spread = re.search(
-        r"over 2 devices: each holds (\S+) of their (\S+) parameters", ended.stdout + ended.stderr
-    )
+    said = ended.stdout + ended.stderr
+    spread = re.search(r"over 2 devices: each holds (\S+) of their (\S+) parameters", said)
     assert bool(spread) == (trainer == "fsdp")
     if spread:
         held, whole = (int(number.replace(",", "")) for number in spread.groups())

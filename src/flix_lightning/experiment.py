@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -73,9 +74,10 @@ def _cut(run: Plan) -> str:
     model = run.cfg.model
     if model.vocabulary == "all":
         return run.pretrained
-    texts = [DECODER_ONLY_SEPARATOR, *run.mixture.texts(run.layout)]
+    texts = chain([DECODER_ONLY_SEPARATOR], run.mixture.texts(run.layout))
+    known_by = run.mixture.fingerprint(run.layout)
     root = Path(run.cfg.output) / "models"
-    return str(vocabulary.cut(run.pretrained, model.revision, model.dtype, texts, root))
+    return str(vocabulary.cut(run.pretrained, model.revision, model.dtype, texts, known_by, root))
 
 
 @contextmanager

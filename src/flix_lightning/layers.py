@@ -25,8 +25,8 @@ def find_layers(model: PreTrainedModel, setting: str) -> list[GradientCheckpoint
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(
-            f"{type(model).__name__} does not say which of its modules are layers, so that {setting} cannot be "
-            "had: leave it out"
+            f"{type(model).__name__} does not say which of its modules are layers, so that {setting} cannot "
+            "be had: leave it out"
         )
     return layers
 

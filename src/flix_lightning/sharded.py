@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class ShardedStrategy(DDPStrategy):
     """DDP of the adapter, which every device has whole, over a base of which each has a part (FSDP2).
 
-    A layer's weights are gathered from all devices when it runs, and let go after it. Embeddings and the head,
-    which would be gathered all the time, stay whole. As the pools do too, they may be of another type than the
-    base, and a checkpoint is that of one device.
+    A layer's weights are gathered from all devices when it runs, and let go after it. Embeddings and the
+    head, which would be gathered all the time, stay whole. As the pools do too, they may be of another type
+    than the base, and a checkpoint is that of one device.
     """
 
     def model_to_device(self) -> None:

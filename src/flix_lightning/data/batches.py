@@ -143,9 +143,9 @@ class BatchPlan(DistributedSampler):
 class EvaluationPlan(DistributedSampler):
     """Rows of one process in batches of like length, longest first; as many on every process.
 
-    rows: rows of the table to evaluate; lengths: tokens of every row of the table. The shortest is repeated to
-    make the processes even, since a process that has nothing to do cannot give the others its part of a
-    sharded model: rows are to be counted once. A DistributedSampler by type, as `BatchPlan`.
+    rows: rows of the table to evaluate; lengths: tokens of every row of the table. The shortest is repeated
+    to make the processes even, since one with nothing to do could not give the others its part of a model
+    that is spread over them: count rows once. A DistributedSampler by type, as `BatchPlan`.
     """
 
     def __init__(

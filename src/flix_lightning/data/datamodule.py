@@ -134,7 +134,8 @@ class DataModule(LightningDataModule):
         """Give the evaluation batches of a split (`validation` or `test`).
 
         indices: which datasets, as indices in `mixture.evaluate`; None is all that the split covers.
-        Every process has as many batches, for which the shortest example may be in several; a batch mixes datasets, as like lengths generate fast.
+        Every process has as many batches, for which the shortest example may be in several of them; a batch
+        mixes datasets, as like lengths generate fast.
         """
         table = self.table(split)
         members = values(table, "dataset")
