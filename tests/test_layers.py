@@ -104,6 +104,6 @@ def test_a_model_that_names_no_layers_is_refused(monkeypatch):
     model = BloomForCausalLM(BloomConfig(vocab_size=8, hidden_size=8, n_layer=1, n_head=1))
     monkeypatch.setattr("flix_lightning.layers.GradientCheckpointingLayer", torch.nn.LSTM)
     with pytest.raises(
-        UserError, match="BloomForCausalLM does not say .* so that trainer.compile=true cannot"
+        UserError, match=r"BloomForCausalLM does not say .* so that trainer\.compile=true cannot"
     ):
         compile_layers(model)

@@ -1,7 +1,7 @@
 """What a config comes to before anything is loaded: its data, its ranks, and the hash of its result."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,11 @@ def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
         except NothingThere:
             left_out[cfg.mixture.name] = None
     return plans, list(left_out)
+
+
+def left_out_note(left_out: Sequence[str]) -> tuple[str, ...]:
+    """What to say of the mixtures that `plan_all` left out: one line, or nothing."""
+    return (f"The data holds nothing of, so left out: {', '.join(left_out)}.",) if left_out else ()
 
 
 def _check_values(cfg: DictConfig) -> None:
