@@ -274,6 +274,7 @@ def test_make_help_lists_every_target():
 
 
 def without_wandb():
+    os.environ.pop("HYDRA_FULL_ERROR", None)  # set by the import that is done again
     for name in [name for name in sys.modules if name.partition(".")[0] in ("flix_lightning", "wandb")]:
         del sys.modules[name]
     sys.modules["wandb"] = None
