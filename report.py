@@ -22,7 +22,7 @@ def main(overrides: list[str], if_finished: bool) -> int:
     Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
     """
     from flix_lightning import finished
-    from flix_lightning.plan import plan_all
+    from flix_lightning.plan import left_out_note, plan_all
     from flix_lightning.tables import TABLES
 
     cfgs = cli.sweep_configs(overrides)
@@ -38,10 +38,9 @@ def main(overrides: list[str], if_finished: bool) -> int:
     (name,) = names
     runs = [finished.read(each) for each in plans if each.folder.finished]
     folder = Path(cfgs[0].output) / "tables"
-    lacking = [f"The data holds nothing of, so left out: {', '.join(left_out)}"] if left_out else []
     for file, make in TABLES[name].items():
         report = make(runs, missing)
-        report = replace(report, warnings=(*report.warnings, *lacking))
+        report = replace(report, warnings=(*report.warnings, *left_out_note(left_out)))
         render.save(report, folder, file)
         if file == name:
             report.terminal(Console())

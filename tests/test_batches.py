@@ -137,10 +137,14 @@ def test_resuming_late_in_a_run_of_the_papers_size_is_quick():
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_evaluation_has_every_row_once_longest_first(world_size):
+def test_evaluation_has_every_row_longest_first_and_the_shortest_again_for_even_processes(world_size):
     rows = np.array([3, 4, 9, 20, 21, 22, 50])
     shares = [list(EvaluationPlan(rows, LENGTHS, 2, rank, world_size)) for rank in range(world_size)]
-    assert sorted(row for share in shares for batch in share for row in batch) == rows.tolist()
+    found = Counter(row for share in shares for batch in share for row in batch)
+    assert sorted(found) == rows.tolist()
+    assert found.total() == -(-len(rows) // world_size) * world_size
+    assert {row for row, count in found.items() if count > 1} <= {min(rows, key=lambda row: LENGTHS[row])}
+    assert len({len(share) for share in shares}) == 1
     for share in shares:
         lengths = [LENGTHS[row] for batch in share for row in batch]
         assert lengths == sorted(lengths, reverse=True)

@@ -271,3 +271,17 @@ def test_make_help_lists_every_target():
     listed = re.findall(r"^  make (\S+)", make("help").stdout, re.MULTILINE)
     written = re.findall(r"^([a-z0-9-]+):", (commands.REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert set(listed) == {*written, "reproduce-tableN"}
+
+
+def without_wandb():
+    os.environ.pop("HYDRA_FULL_ERROR", None)  # set by the import that is done again
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("flix_lightning", "wandb")]:
+        del sys.modules[name]
+    sys.modules["wandb"] = None
+
+
+def test_a_package_that_is_not_installed_is_named(tiny, tmp_path):
+    said = commands.run(tmp_path, "train.py", *tiny, code=1, before=without_wandb)
+    assert "Traceback" not in said.err
+    line = said.err.splitlines()[-1]
+    assert re.fullmatch("error: .*wandb.*: pip install .* brings all that is needed", line)

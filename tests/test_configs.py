@@ -111,7 +111,7 @@ TRAINED = {
     **{f"recipe {name}": f"model/{name} data/xtreme_up trainer/gpu" for name in RECIPES},
 }
 #: Where several processes do so: test_experiment.py.
-TRAINED_ELSEWHERE = ["trainer/ddp"]
+TRAINED_ELSEWHERE = ["trainer/ddp", "trainer/fsdp"]
 #: Choices that are like one of these but for a list of languages or tasks.
 PLANNED = [
     f"mixture/{name}"

@@ -1,6 +1,7 @@
 import copy
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,6 +224,7 @@ LEAVES = {
     "trainer.progress": "bar",
     "trainer.micro_batch_size": 8,
     "trainer.activation_checkpointing": True,
+    "trainer.compile": True,
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
     "data.feature_dropout": 0.5,  # where flix.dropout says another
@@ -473,30 +475,46 @@ def test_a_broken_checkpoint(tiny, tmp_path, unbroken, finished, broken, how):
 # -- several devices
 
 
-def test_two_processes_do_as_one_does(tiny, tmp_path):
-    overrides = [
-        *tiny,
-        "model.dtype=float64",
-        "trainer.precision=64-true",
-        "flix.dropout=0.6",
-        "trainer.max_steps=20",
-        "trainer.micro_batch_size=2",
-        "evaluation.every=8",
-        "evaluation.batch_size=4",
-    ]
-    one = do(overrides, tmp_path / "one")
-    several = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
-    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *several, *overrides]
+SEVERAL = [
+    "model.dtype=float64",
+    "trainer.precision=64-true",
+    "flix.dropout=0.6",
+    "trainer.max_steps=20",
+    "trainer.micro_batch_size=2",
+    "evaluation.every=8",
+    "evaluation.batch_size=5",
+]
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny, tmp_path_factory):
+    return do([*tiny, *SEVERAL], tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_processes_do_as_one_does(trainer, one_process, tiny, tmp_path):
+    several = [f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
+    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *several, *tiny, *SEVERAL]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
+    said = ended.stdout + ended.stderr
+    spread = re.search(r"over 2 devices: each holds (\S+) of their (\S+) parameters", said)
+    assert bool(spread) == (trainer == "fsdp")
+    if spread:
+        held, whole = (int(number.replace(",", "")) for number in spread.groups())
+        assert 2 * held == whole > 0
     (two,) = tmp_path.glob("outputs/runs/*")
-    assert two.name == one.name
-    assert predictions(two) == predictions(one)
-    for alone, both in zip(rows(one), rows(two), strict=True):
+    assert two.name == one_process.name
+    assert predictions(two) == predictions(one_process)
+    for alone, both in zip(rows(one_process), rows(two), strict=True):
         assert alone == both or alone["metric"] == "seconds"
     for name in ("best-semantic_parsing", "best-ner", "last"):
-        torch.testing.assert_close(checkpoint(two, name)["adapter"], checkpoint(one, name)["adapter"])
-    alone, both = (losses(folder) for folder in (one, two))
+        found, expected = checkpoint(two, name), checkpoint(one_process, name)
+        torch.testing.assert_close(found["adapter"], expected["adapter"])
+        assert found.keys() == expected.keys()
+        if name == "last":  # of whole pools, so that a run may go on with another trainer
+            torch.testing.assert_close(found["optimizer_states"], expected["optimizer_states"])
+    alone, both = (losses(folder) for folder in (one_process, two))
     assert len(alone) == 2
     assert both == pytest.approx(alone, rel=1e-6)
 

@@ -1,16 +1,20 @@
 """The whole archive of real data in XTREME-UP's layout, which stands beside the checkout."""
 
+import re
 from collections import Counter
+from itertools import islice
 
 import pytest
 
 import commands
 from flix_lightning import cli
+from flix_lightning.data.layout import Layout
 from flix_lightning.data.source import open_layout
+from flix_lightning.errors import UserError
 from flix_lightning.metrics import METRICS
 from flix_lightning.plan import plan
 from flix_lightning.tasks import TASKS
-from tiny_runs import rows
+from tiny_runs import config, do, rows
 
 LITE = commands.REPOSITORY.parent / "shared/data/xtreme-up-lite.tgz"
 
@@ -96,3 +100,56 @@ def test_the_lite_mixture_is_whole_and_holds_out_what_it_says(layout, tmp_path):
     assert trained == {(task, code) for task, code in there if code not in ("el", "vi")} - {
         ("semantic_parsing", code) for code in ("am", "ha", "sw", "yo", "zu")
     }
+
+
+MIXTURES = sorted(path.stem for path in (commands.REPOSITORY / "conf/mixture").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def shortened(layout, tmp_path_factory):
+    """The first four lines of every file."""
+    folder = tmp_path_factory.mktemp("shortened")
+    for path in layout.root.rglob("*.jsonl"):
+        copy = folder / path.relative_to(layout.root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as file:
+            copy.write_bytes(b"".join(islice(file, 4)))
+    return Layout(folder)
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_every_mixture_trains_on_what_there_is_and_says_what_is_not(
+    mixture, shortened, base, tmp_path, caplog
+):
+    overrides = [
+        *("data=xtreme_up", f"data.root={shortened.root}", "data.allow_missing=true", f"mixture={mixture}"),
+        *("data.max_input_length=16", "data.max_target_length=4", f"model.pretrained={base}"),
+        *("trainer.max_steps=4", "trainer.batch_size=4", "trainer.micro_batch_size=4", "logger=[csv]"),
+        *("evaluation.validation_cap=1", "evaluation.test_cap=1", "flix.controls=[]"),
+        *(["mixture.task=ner", "mixture.language=sw"] if mixture == "single_dataset" else []),
+    ]
+    named = config(overrides).mixture
+    trained, evaluated = (
+        {(one.task, code) for one in entries for code in one.languages}
+        for entries in (named.train, named.evaluate)
+    )
+    lacking = {one for one in trained if not shortened.path(one[0], "train", one[1]).exists()}
+    if lacking == trained:
+        with pytest.raises(UserError, match=rf"^mixture '{mixture}': .* holds none of its training data$"):
+            do(overrides, tmp_path)
+        assert mixture == "multitask_bn"
+        return
+    folder = do(overrides, tmp_path)
+    said = " ".join(record.getMessage() for record in caplog.records if "going on without" in record.msg)
+    assert {
+        (task, code.removeprefix("en2"))
+        for task, codes in re.findall(r"(\w+)/train \((.*?)\)", said)
+        for code in codes.split()
+    } == lacking
+    there = {one for one in evaluated if shortened.path(one[0], "test", one[1]).exists()}
+    tested = {(row["task"], row["language"]) for row in rows(folder, split="test", active="all")}
+    # Data of a split alone is not evaluated either: validation chooses the checkpoint.
+    assert tested == {
+        one for one in there if one not in trained or shortened.path(one[0], "validation", one[1]).exists()
+    }
+    assert {row["step"] for row in rows(folder, split="validation")} == {4}

@@ -1,6 +1,7 @@
 """A cut vocabulary against the whole one: the same tokens, and the same logits of them."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -87,7 +88,8 @@ CASES = {
 @pytest.mark.parametrize("family", CASES)
 def test_a_cut_model_reads_and_says_the_same_of_the_texts(family, tmp_path):
     whole_folder = CASES[family].save(FAMILIES[family], tmp_path / "whole")
-    folder = vocabulary.cut(str(whole_folder), "main", "float32", DATA, tmp_path / "models")
+    call = partial(vocabulary.cut, str(whole_folder), "main", "float32", root=tmp_path / "models")
+    folder = call(iter(DATA), "these")
     whole, small = (models.load(str(place), "main", "float32") for place in (whole_folder, folder))
     rows = small.model.get_input_embeddings().num_embeddings
     assert len(small.tokenizer) == rows == small.model.config.vocab_size
@@ -112,8 +114,10 @@ def test_a_cut_model_reads_and_says_the_same_of_the_texts(family, tmp_path):
     assert names[small.model.generation_config.eos_token_id] == "<eos>"
     decoded = [base.tokenizer.decode(base.tokenizer(OTHER)["input_ids"]) for base in (whole, small)]
     assert CASES[family].kind is unigram or decoded[0] == decoded[1]
-    assert vocabulary.cut(str(whole_folder), "main", "float32", DATA, tmp_path / "models") == folder
-    assert vocabulary.cut(str(whole_folder), "main", "float32", DATA[:1], tmp_path / "models") != folder
+    unread = iter(DATA)
+    assert call(unread, "these") == folder
+    assert list(unread) == DATA
+    assert call(DATA[:1], "others") != folder
 
 
 def test_a_run_on_the_vocabulary_of_its_data(tiny, tmp_path):
@@ -135,4 +139,4 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path):
     backend = Tokenizer(kinds.WordLevel({"<eos>": 0, "a": 1}, unk_token="<eos>"))
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(folder)
     with pytest.raises(UserError, match="BPE or Unigram tokenizer, and not WordLevel"):
-        vocabulary.cut(str(folder), "main", "float32", ["a"], tmp_path / "models")
+        vocabulary.cut(str(folder), "main", "float32", ["a"], "a", tmp_path / "models")

@@ -36,8 +36,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Sweeps lie beside conf/, wherever the command is called from.
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 
-#: What a mistake in a config or a command ends in, or a full or locked disk.
-MISTAKES = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+#: What a mistake in a config or a command ends in, or a full or locked disk, or a package that is not there.
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError, ModuleNotFoundError)
 
 _NOISE = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
 
@@ -122,6 +122,8 @@ def _line(error: Exception, config: str) -> str:
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__  # what the called function itself had to say
     text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        return f"{text}: pip install --constraint constraints.txt --editable . brings all that is needed"
     if missing := re.search(r"Missing mandatory value: (\S+)", text):  # its own, or of what refers to it
         return f"{missing[1]} has no value; give {missing[1]}=VALUE"
     if isinstance(error, OverrideParseException):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,9 +26,10 @@ from flix_lightning.data.tokenized import DECODER_ONLY_SEPARATOR
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout, FeatureSpace
 from flix_lightning.files import write_whole
+from flix_lightning.layers import compile_layers
 from flix_lightning.models import Base
 from flix_lightning.module import FlixModule, Score
-from flix_lightning.plan import Plan, plain, plan
+from flix_lightning.plan import Plan, given_or_made, plain, plan
 from flix_lightning.progress import progress_callback
 from flix_lightning.results import Row
 from flix_lightning.runs import write_predictions
@@ -72,9 +74,10 @@ def _cut(run: Plan) -> str:
     model = run.cfg.model
     if model.vocabulary == "all":
         return run.pretrained
-    texts = [DECODER_ONLY_SEPARATOR, *run.mixture.texts(run.layout)]
+    texts = chain([DECODER_ONLY_SEPARATOR], run.mixture.texts(run.layout))
+    known_by = run.mixture.fingerprint(run.layout)
     root = Path(run.cfg.output) / "models"
-    return str(vocabulary.cut(run.pretrained, model.revision, model.dtype, texts, root))
+    return str(vocabulary.cut(run.pretrained, model.revision, model.dtype, texts, known_by, root))
 
 
 @contextmanager
@@ -159,6 +162,8 @@ class _Execution:
         if run.start:
             run.start.load(self.adapter)
         log.info("%s", self.adapter.summary())
+        if cfg.trainer.compile:  # first, so that what is recomputed is compiled
+            compile_layers(base.model)
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
         self.data = data_module(cfg, run.layout, run.mixture, base, cfg.flix.ranks)
@@ -190,7 +195,7 @@ class _Execution:
             trainer = Trainer(
                 accelerator=cfg.accelerator,
                 devices=cfg.devices,
-                strategy=cfg.strategy,
+                strategy=given_or_made(cfg.strategy),
                 precision=cfg.precision,
                 max_steps=cfg.max_steps,
                 gradient_clip_val=cfg.gradient_clip_val,

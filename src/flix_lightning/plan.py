@@ -1,7 +1,7 @@
 """What a config comes to before anything is loaded: its data, its ranks, and the hash of its result."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ SETTINGS = {
     "trainer.micro_batch_size": settings.whole(1, 2**20),
     "trainer.gradient_clip_val": settings.or_null(settings.ABOVE_0),
     "trainer.activation_checkpointing": settings.YES_OR_NO,
+    "trainer.compile": settings.YES_OR_NO,
     "model.pretrained": settings.PLACE,
     "model.revision": settings.TEXT,
     "model.dtype": settings.TEXT,
@@ -71,11 +72,15 @@ SETTINGS = {
     "logger": settings.or_null(settings.MAPPING),  # by each logger
 }
 
-#: What a config may call for the folder of its data or its base.
-MAKERS = ("flix_lightning.cldr.benchmark.ensure", "flix_lightning.packaged.ensure")
+#: What a config may call, for the folder of its data or its base, or its strategy.
+MAKERS = (
+    "flix_lightning.cldr.benchmark.ensure",
+    "flix_lightning.packaged.ensure",
+    "flix_lightning.sharded.ShardedStrategy",
+)
 
 #: Settings of the trainer that leave a run's result as it is, up to rounding. Precision does not: bfloat16
-#: rounds what float32 keeps, while a recomputed layer does the same arithmetic again in the same type.
+#: rounds what float32 keeps, while a recomputed or compiled layer does the same arithmetic in the same type.
 _DEVICE = (
     "accelerator",
     "devices",
@@ -84,6 +89,7 @@ _DEVICE = (
     "micro_batch_size",
     "progress",
     "activation_checkpointing",
+    "compile",
 )
 
 
@@ -140,17 +146,17 @@ def plan(cfg: DictConfig) -> Plan:
     return Plan(cfg, layout, mixture, pretrained, ranks, start, folder)
 
 
-def given_or_made(place: str | DictConfig) -> str | Path:
-    """A place as the config says it, or as the call in the config returns it.
+def given_or_made(value: Any) -> Any:
+    """A value as the config says it, or as the call in the config returns it.
 
     Raises:
         UserError: a call of anything but MAKERS: a config may come with a run of someone else's.
     """
-    if isinstance(place, str):
-        return place
-    if place.get("_target_") not in MAKERS:
-        raise UserError(f"_target_ is {place.get('_target_')!r}; one of {', '.join(MAKERS)} is needed")
-    return instantiate(place, _recursive_=False)
+    if not OmegaConf.is_dict(value):
+        return value
+    if value.get("_target_") not in MAKERS:
+        raise UserError(f"_target_ is {value.get('_target_')!r}; one of {', '.join(MAKERS)} is needed")
+    return instantiate(value, _recursive_=False)
 
 
 def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
@@ -166,6 +172,11 @@ def plan_all(cfgs: Iterable[DictConfig]) -> tuple[list[Plan], list[str]]:
         except NothingThere:
             left_out[cfg.mixture.name] = None
     return plans, list(left_out)
+
+
+def left_out_note(left_out: Sequence[str]) -> tuple[str, ...]:
+    """What to say of the mixtures that `plan_all` left out: one line, or nothing."""
+    return (f"The data holds nothing of, so left out: {', '.join(left_out)}.",) if left_out else ()
 
 
 def _check_base(start: Start, pretrained: str, revision: str) -> None:

@@ -104,8 +104,11 @@ class ProgressLines(Callback):
         log.info("%s: validating at step %d", self.name, trainer.global_step)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Say that a test begins."""
-        log.info("%s: testing", self.name)
+        """Say that a test begins, and of which features: there is one for each task and control."""
+        active = "all" if module.active is None else " and ".join(module.active) or "no"
+        log.info(
+            "%s: testing with %s features, batches: %d", self.name, active, sum(trainer.num_test_batches)
+        )
 
 
 _KINDS = {"bar": ProgressBar, "lines": ProgressLines}

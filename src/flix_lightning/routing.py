@@ -6,10 +6,9 @@ from functools import partial
 
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from flix_lightning.errors import UserError
 from flix_lightning.features import Rows
+from flix_lightning.layers import find_layers
 
 
 class Routing:
@@ -48,16 +47,10 @@ class Routing:
         would switch on the dropout that some families (BART) have in the layer itself.
 
         Raises:
-            UserError: the model does not say which of its modules are layers.
+            UserError: see `find_layers`.
         """
-        layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        if not layers:
-            raise UserError(
-                f"{type(model).__name__} does not say which of its modules are layers, so that their "
-                "activations cannot be recomputed: set trainer.activation_checkpointing=false"
-            )
         recomputed = self._following(partial(checkpoint, use_reentrant=False))
-        for layer in layers:
+        for layer in find_layers(model, "trainer.activation_checkpointing=true"):
             layer.forward = partial(recomputed, layer.forward)
 
     def follow_checkpointing(self, model: PreTrainedModel) -> None:

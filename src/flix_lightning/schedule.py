@@ -7,7 +7,7 @@ from datetime import timedelta
 from statistics import fmean
 
 from flix_lightning import render, results
-from flix_lightning.plan import Plan
+from flix_lightning.plan import Plan, left_out_note
 from flix_lightning.render import Report, Section, Table
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
@@ -97,9 +97,8 @@ def report(found: Sequence[Entry], left_out: Sequence[str] = ()) -> Report:
         f"{_duration(left)}.",
         "Time: training with its validations, without tests; that of a run which is left is the mean of the "
         "finished runs of its method and mixture, else of all of these finished runs.",
+        *left_out_note(left_out),
     ]
-    if left_out:
-        notes.append(f"The data holds nothing of, so left out: {', '.join(left_out)}.")
     heads = ("Run", "State", "Time", "Tables")
     table = Table("Runs", tuple(map(render.Column, heads)), (Section("", tuple(lines)),), tuple(notes))
     return Report((table,))

@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _ID = re.compile(r"_token_(id|index)$")
 _BATCH = 1024  # texts tokenised at once
 
 
-def cut(pretrained: str, revision: str, dtype: str, texts: Sequence[str], root: Path) -> Path:
+def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], known_by: str, root: Path) -> Path:
     """The folder with a base model whose vocabulary is cut to `texts`, made on first use.
 
     Kept are the tokens of the texts and every token that is merged on the way to them, so that the texts
@@ -31,13 +32,14 @@ def cut(pretrained: str, revision: str, dtype: str, texts: Sequence[str], root: 
 
     Args:
         pretrained, revision, dtype: see `flix_lightning.models.load`.
-        texts: all that is to be read or written.
-        root: folder under which the model's own is written, named by a hash of all these.
+        texts: all that is to be read or written; gone through only when the folder is not there.
+        known_by: a fingerprint of the texts.
+        root: folder under which the model's own is written, named by a hash of these but the texts.
 
     Raises:
         UserError: the model cannot be loaded, or its tokenizer is neither BPE nor Unigram.
     """
-    made_from = [models.fingerprint(pretrained, revision), dtype, Path(__file__).read_text(), *texts]
+    made_from = [models.fingerprint(pretrained, revision), dtype, Path(__file__).read_text(), known_by]
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
     folder = root / f"{Path(pretrained).name}-cut-{digest}"
     if not folder.is_dir():
@@ -56,15 +58,16 @@ def cut(pretrained: str, revision: str, dtype: str, texts: Sequence[str], root: 
     return folder
 
 
-def _kept(base: models.Base, texts: Sequence[str]) -> list[int]:
+def _kept(base: models.Base, texts: Iterable[str]) -> list[int]:
     """The ids to keep, in order."""
     backend = json.loads(base.tokenizer.backend_tokenizer.to_str())
     vocabulary = _vocabulary(backend)
     used = {*base.tokenizer.all_special_ids, *base.decoder_start}
     for config in (*_configs(base.model), base.model.generation_config):
         used.update(id for ids in _ids(config).values() for id in ids)
-    for first in range(0, len(texts), _BATCH):
-        for ids in base.tokenizer(texts[first : first + _BATCH], verbose=False)["input_ids"]:
+    unread = iter(texts)
+    while batch := list(islice(unread, _BATCH)):
+        for ids in base.tokenizer(batch, verbose=False)["input_ids"]:
             used.update(ids)
     letters = (
         pre_tokenizers.ByteLevel.alphabet() if "ByteLevel" in json.dumps(backend["pre_tokenizer"]) else []

@@ -141,19 +141,19 @@ class BatchPlan(DistributedSampler):
 
 
 class EvaluationPlan(DistributedSampler):
-    """Rows of one process in batches of like length, longest first; every row on exactly one process.
+    """Rows of one process in batches of like length, longest first; as many on every process.
 
-    rows: rows of the table to evaluate; lengths: tokens of every row of the table. Nothing is repeated to
-    make the processes even, as Lightning's own sampler would: it is a DistributedSampler by type for that.
+    rows: rows of the table to evaluate; lengths: tokens of every row of the table. The shortest is repeated
+    to make the processes even, since one with nothing to do could not give the others its part of a model
+    that is spread over them: count rows once. A DistributedSampler by type, as `BatchPlan`.
     """
 
     def __init__(
         self, rows: np.ndarray, lengths: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1
     ):
-        by_length = rows[np.lexsort((rows, -lengths[rows]))][rank::world_size]
-        self.batches = [
-            by_length[first : first + batch_size].tolist() for first in range(0, len(by_length), batch_size)
-        ]
+        by_length = rows[np.lexsort((rows, -lengths[rows]))]
+        own = np.pad(by_length, (0, -len(rows) % world_size), mode="edge")[rank::world_size]
+        self.batches = [own[first : first + batch_size].tolist() for first in range(0, len(own), batch_size)]
 
     def __len__(self) -> int:
         return len(self.batches)

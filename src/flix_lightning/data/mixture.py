@@ -1,5 +1,6 @@
 """Which datasets a run trains on and which it evaluates, from a YAML list of (task, languages)."""
 
+import hashlib
 import logging
 import math
 from collections import Counter
@@ -10,7 +11,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from flix_lightning import settings
+from flix_lightning import languages, settings, tasks
+from flix_lightning.data import layout as layouts
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.errors import UserError, did_you_mean
 from flix_lightning.languages import is_known, language_name
@@ -213,6 +215,13 @@ class Mixture:
             for dataset in self.datasets(split).values():
                 for example in layout.read(dataset.task, split, dataset.language):
                     yield from (example.input, example.target)
+
+    def fingerprint(self, layout: Layout) -> str:
+        """Give a SHA-256 (hex) over what makes `texts`: the files, and the code that writes the prompts."""
+        total = hashlib.sha256(layout.fingerprint(self.paths(layout)).encode())
+        for module in (tasks, languages, layouts):
+            total.update(Path(module.__file__).read_bytes())
+        return total.hexdigest()
 
     def trained_attributes(self, layout: Layout, kinds: Iterable[str]) -> list[dict[str, str]]:
         """Give the attributes that are trained on, kind -> name: one entry for each combination there is.
