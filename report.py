@@ -5,7 +5,6 @@ The arguments are those of `python train.py -m`, so that the table is made of th
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +22,7 @@ def main(overrides: list[str], if_finished: bool) -> int:
     """
     from flix_lightning import finished
     from flix_lightning.plan import plan_all
-    from flix_lightning.tables import TABLES
+    from flix_lightning.tables import TABLES, make
 
     cfgs = cli.sweep_configs(overrides)
     plans, left_out = plan_all(cfgs)
@@ -36,10 +35,7 @@ def main(overrides: list[str], if_finished: bool) -> int:
     (name,) = names
     runs = [finished.read(each) for each in plans if each.folder.finished]
     folder = Path(cfgs[0].output) / "tables"
-    lacking = [f"The data holds nothing of, so left out: {', '.join(left_out)}"] if left_out else []
-    for file, make in TABLES[name].items():
-        report = make(runs, missing)
-        report = replace(report, warnings=(*report.warnings, *lacking))
+    for file, report in make(name, runs, missing, left_out).items():
         render.save(report, folder, file)
         if file == name:
             report.terminal(Console())
