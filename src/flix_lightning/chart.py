@@ -58,6 +58,12 @@ class BarChart(Report):
     title: str = ""
     panels: tuple[Panel, ...] = ()
 
+    @property
+    def widest(self) -> float:
+        """The largest absolute value of all panels, or 1 where there is none but 0."""
+        lines = [line for panel in self.panels for line in panel.series.values()]
+        return max((abs(value) for line in lines for value in line if value is not None), default=0) or 1
+
     def png(self, path: Path) -> None:
         """Draw the panels into a PNG file, whole or not at all.
 

@@ -42,16 +42,19 @@ def differences(scores: Scores, method: str, baseline: str) -> list[Difference]:
     return found
 
 
-def by_language(scores: Scores, column: ScoreColumn, method: str, baseline: str) -> dict[str, float]:
-    """Language -> `method` minus `baseline` there, the mean over the seeds that have both."""
+def by_language(
+    scores: Scores, column: ScoreColumn, method: str, baseline: str
+) -> dict[str, tuple[float, float]]:
+    """Language -> the two methods' scores there, means over the seeds that have both."""
     found = {}
     for language in scores.languages(column):
-        pairs = [
-            [scores.by_language(column, name, seed).get(language) for name in (method, baseline)]
+        by_seed = [
+            tuple(scores.by_language(column, name, seed).get(language) for name in (method, baseline))
             for seed in scores.seeds
         ]
-        if paired := [ours - theirs for ours, theirs in pairs if None not in (ours, theirs)]:
-            found[language] = fmean(paired)
+        if paired := [pair for pair in by_seed if None not in pair]:
+            ours, theirs = zip(*paired, strict=True)
+            found[language] = fmean(ours), fmean(theirs)
     return found
 
 
