@@ -1,6 +1,6 @@
 """The page of made-up runs of Table 1, as a reader of HTML and a browser have it."""
 
-import json
+import csv
 import re
 from html.parser import HTMLParser
 from statistics import fmean
@@ -14,7 +14,7 @@ from flix_lightning.dashboard import everyrun
 from flix_lightning.files import write_whole
 from flix_lightning.plan import plan_all
 from flix_lightning.results import Row
-from flix_lightning.runs import read_predictions, write_predictions
+from flix_lightning.runs import write_predictions
 from flix_lightning.tasks import get_task
 from folders import line_of, write_split
 from swept import swept
@@ -97,7 +97,7 @@ def page(overrides, texts, tiny, tmp_path_factory):
     for plan in plans:
         if plan.cfg.seed < 2 or plan.mixture.name == "joint":
             finish(plan)
-    do(tiny, output)
+    do([*tiny, "trainer.max_steps=12", "evaluation.every=4"], output)
     ran = commands.run(tmp_path_factory.mktemp("command"), "dashboard.py", *overrides)
     assert ran.out.startswith(f"{output}/dashboard.html: ")
     assert ran.err == ""
@@ -119,7 +119,7 @@ class Reader(HTMLParser):
             self.section = dict(attrs)["id"]
 
     def handle_data(self, data):
-        self.text[self.section] = f"{self.text.get(self.section, '')} {' '.join(data.split())}"
+        self.text[self.section] = " ".join([self.text.get(self.section, ""), *data.split()])
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,12 @@ def test_the_answer_is_table_1s_difference_of_the_whole_seeds(read):
     assert "one seed" not in answer
 
 
+def test_the_heat_map_is_flix_minus_the_baseline_in_each_language(read):
+    assert "Yoruba yo -6.0" in read.text["languages"]
+    assert ("title", "Yoruba, NER: FLix 37.5, Compute-matched 43.5") in read.attributes
+    assert ("title", "Swahili, NER: FLix 49.5, Param-matched 45.5") in read.attributes
+
+
 def test_what_is_missing_is_named_with_the_command_that_makes_it(read, overrides):
     missing = read.text["missing"]
     given = " ".join(overrides)
@@ -190,7 +196,6 @@ def test_every_finished_run_is_there_with_its_config(read, page):
     assert len(runs) == 16
     for run in runs:
         assert str(run) in read.text["runs"]
-    assert "data.max_target_length" not in read.text["runs"]
     assert "max_target_length: 4" in read.text["runs"]  # of the run that was trained
 
 
@@ -198,9 +203,12 @@ def test_a_trained_run_has_its_curves(page):
     (run,) = [run for run in everyrun.read_all(page.parent / "runs") if run.rows[0].mixture == "tiny"]
     validation, loss = run.curves
     steps = {row.step for row in run.rows if row.split == "validation"}
-    assert {step for points in validation.series.values() for step, _ in points} == steps == {2, 4, 5}
+    assert {step for points in validation.series.values() for step, _ in points} == steps == {4, 8, 12}
     assert set(validation.series) == {"semantic_parsing", "ner"}
-    assert len(loss.series[""]) == len(run.losses)
+    (points,) = loss.series.values()
+    (log,) = run.folder.metrics.glob("*/metrics.csv")
+    assert len(points) == sum(bool(line["train/loss"]) for line in csv.DictReader(log.open())) > 0
+    assert all(1 <= step <= 12 and value > 0 for step, value in points)
 
 
 def test_a_broken_result_leaves_the_page_as_it_was(page, overrides, tmp_path):
@@ -245,9 +253,9 @@ def seen(page, tmp_path_factory):
 
 
 def test_it_asks_nothing_of_the_network_and_has_no_complaint(seen, page):
+    requested(seen)  # those of the browser's own first page
     seen.get(page.as_uri())
-    assert [url for url in requested(seen) if not url.startswith("data:")][-1:] == [page.as_uri()]
-    assert not [url for url in requested(seen) if url.startswith(("http", "ws"))]
+    assert {url for url in requested(seen) if not url.startswith("data:")} == {page.as_uri()}
     assert seen.get_log("browser") == []
 
 
@@ -267,24 +275,23 @@ def test_no_screen_scrolls_sideways(seen, width):
 def test_the_heat_map_has_every_language_in_colours_that_say_the_sign(seen):
     look(seen, 1280)
     cells = seen.execute_script(
-        "return [...document.querySelectorAll('.heat')].map(map => [...map.querySelectorAll('tbody td[title]')]"
-        ".map(cell => [cell.title, cell.innerText, getComputedStyle(cell).backgroundColor]))"
+        "return [...document.querySelectorAll('.heat')].map(map =>"
+        " [...map.querySelectorAll('tbody td[title]')].map(cell =>"
+        " [cell.title, cell.innerText, getComputedStyle(cell).backgroundColor]))"
     )
     assert [len(one) for one in cells] == [11, 11]
-    yoruba = {title: (text, colour) for title, text, colour in cells[0] if title.startswith("Yoruba")}
-    ((text, behind),) = yoruba.values()
-    assert text == f"{minus('Compute-matched', 'ner', ['yo']):+.1f}" == "-12.0"
-    ahead = next(colour for title, text, colour in cells[0] if title.startswith("Swahili, NER"))
-    red, _, blue = channels(behind)
-    assert red > blue
-    red, _, blue = channels(ahead)
-    assert blue > red
+    found = {title.partition(":")[0]: (text, orange(colour)) for title, text, colour in cells[0]}
+    text, behind = found["Yoruba, NER"]
+    assert text == f"{minus('Compute-matched', 'ner', ['yo']):+.1f}" == "-6.0"
+    text, ahead = found["Swahili, NER"]
+    assert text == f"{minus('Compute-matched', 'ner', ['sw']):+.1f}" == "+6.0"
+    assert behind > 0.01 > -0.01 > ahead
 
 
-def channels(colour):
-    """Red, green and blue of a colour that was mixed in oklab: `oklab(L a b)`; a > 0 is red, b < 0 blue."""
-    lightness, a, b = (float(one) for one in re.findall(r"-?[\d.]+", colour.partition("(")[2])[:3])
-    return lightness + a + b, lightness - a, lightness - b
+def orange(colour):
+    """How far a colour that was mixed in oklab is from blue (below 0) to orange."""
+    (b,) = re.findall(r"^oklab\(\S+ \S+ (-?[\d.]+)\)$", colour)
+    return float(b)
 
 
 def test_curves_are_drawn(seen):
@@ -292,9 +299,8 @@ def test_curves_are_drawn(seen):
         "return [...document.querySelectorAll('#learning polyline')].map(line => {"
         " const box = line.getBBox(); return [box.width, line.getTotalLength()] })"
     )
-    # Table 1's mixtures: four tasks and a loss, one task... each with three methods.
-    assert len(boxes) % 3 == 0
-    assert len(boxes) >= 15
+    # Three methods: on the joint mixture four tasks and a loss, on the other one task and a loss.
+    assert len(boxes) == 3 * (5 + 2)
     assert all(width > 100 and length >= width for width, length in boxes)
 
 

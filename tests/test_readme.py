@@ -37,7 +37,12 @@ AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
 def test_every_command_is_run_here():
     used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_PREDICT, *OF_EVALUATE, *OF_MAKE, *AS_THEY_STAND}
     assert set(COMMANDS) == used
-    assert set(OF_MAKE) == {"make test", "make xtreme-up", *(f"make {target}" for target in MADE)}
+    assert set(OF_MAKE) == {
+        "make test",
+        "make xtreme-up",
+        "make dashboard",
+        *(f"make {target}" for target in MADE),
+    }
     assert len(OF_REPORT) == len(OF_PLAN) == len(OF_PREDICT) == len(OF_EVALUATE) == 1
 
 
@@ -183,6 +188,17 @@ def test_make(target, tmp_path):
     assert second.returncode == 0, second.stderr
     assert first.stdout.endswith(second.stdout[second.stdout.rindex(title) :])
     assert [path.stat().st_mtime_ns for path in results] == written
+
+
+def test_make_dashboard_of_the_runs_above(home):
+    small = " ".join([*SMALL, f"output={home}/outputs"])
+    made = subprocess.run(
+        ["make", "dashboard", f"ARGS={small}"], cwd=commands.REPOSITORY, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    page = (home / "outputs/dashboard.html").read_text()
+    assert "Against Param-matched LoRA" in page
+    assert "Samples" in page
 
 
 def test_make_xtreme_up(tmp_path):

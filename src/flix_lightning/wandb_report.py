@@ -1,8 +1,8 @@
 """The dashboard's panels as a W&B report: `python -m flix_lightning.wandb_report ENTITY PROJECT`.
 
-To create it takes your own W&B account (`wandb login`), and runs that are there: those of WANDB_MODE=online, or
-`wandb sync outputs/runs/*/wandb/offline-run-*`. With --spec nothing is sent, and no account is needed: it
-prints the report's JSON.
+It is made in your own W&B account (`wandb login`), of the runs that are there: those of WANDB_MODE=online, or
+after `wandb sync outputs/runs/*/wandb/offline-run-*`. --spec needs no account and sends nothing: it prints
+the report's JSON.
 """
 
 import argparse

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flix_lightning.chart import BarChart
 from flix_lightning.dashboard import drawing, everyrun
 from flix_lightning.dashboard.comparison import AHEAD, BEHIND, OPEN, OURS, comparisons
-from flix_lightning.dashboard.held import SHOWN, tables
+from flix_lightning.dashboard.held import tables
 from flix_lightning.dashboard.samples import samples
 from flix_lightning.errors import UserError
 from flix_lightning.languages import is_known, language_name
@@ -27,11 +26,6 @@ BASELINES = {
 
 
 def page(output: Path, overrides: Sequence[str]) -> str:
-    """X."""
-    return _environment().get_template("page.html").render(gather(output, overrides))
-
-
-def gather(output: Path, overrides: Sequence[str]) -> dict:
     """HTML of what the runs below `output` hold.
 
     Args:
@@ -47,28 +41,23 @@ def gather(output: Path, overrides: Sequence[str]) -> dict:
         raise UserError(f"{output / 'runs'}: no finished run; `make reproduce-table1` makes the first six")
     held, lacking = tables(overrides, {run.rows[0].seed for run in runs})
     compared = comparisons(held)
-    by_id = {run.folder.id: run for run in runs}
-    part_of: dict[str, list[str]] = {run.folder.id: [] for run in runs}
-    for one in held.values():
-        for plan in one.plans:
-            part_of[plan.folder.id].append(one.name)
-    main = compared[0].held if compared else None
-    learned = [by_id[plan.folder.id] for plan in main.plans] if main else []
-    figure = held.get("figure2")
-    return dict(
-        output=output,
-        newest=datetime.fromtimestamp(max(run.folder.results.stat().st_mtime for run in runs)),
-        unfinished=len([path for path in (output / "runs").iterdir() if path.is_dir()]) - len(runs),
-        runs=runs,
-        part_of=part_of,
-        held=held,
-        lacking=lacking,
-        compared=compared,
-        curves={name: make(held[name].runs) for name, make in CURVES.items() if name in held},
-        charts=[chart for chart in figure.reports.values() if isinstance(chart, BarChart)] if figure else [],
-        learning=everyrun.learning_curves(learned),
-        samples=samples(compared[0]) if compared else None,
-    )  # fmt: skip
+    members = {name: {plan.folder.id for plan in one.plans} for name, one in held.items()}
+    first = members[compared[0].held.name] if compared else ()
+    content = {
+        "output": output,
+        "newest": datetime.fromtimestamp(max(run.folder.results.stat().st_mtime for run in runs)),
+        "unfinished": sum(path.is_dir() for path in (output / "runs").iterdir()) - len(runs),
+        "runs": runs,
+        "members": members,
+        "held": held,
+        "lacking": lacking,
+        "compared": compared,
+        "curves": {name: make(held[name].runs) for name, make in CURVES.items() if name in held},
+        "charts": held["figure2"].reports.values() if "figure2" in held else [],
+        "learning": everyrun.learning_curves(run for run in runs if run.folder.id in first),
+        "samples": samples(compared[0]) if compared else None,
+    }
+    return _environment().get_template("page.html").render(content)
 
 
 def _environment() -> Environment:
@@ -93,7 +82,6 @@ def _environment() -> Environment:
         "baselines": BASELINES,
         "verdicts": (AHEAD, OPEN, BEHIND),
         "styles": {OURS: 0, "Compute-matched": 1, "Param-matched": 2},
-        "tables": SHOWN,
         "drawing": drawing,
     }
     return environment

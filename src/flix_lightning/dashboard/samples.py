@@ -1,15 +1,19 @@
-"""What the methods wrote for some test examples, by language, where the data's licence lets a page show it."""
+"""What the methods wrote for some test examples, by language, where a page may show the data's texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from omegaconf import OmegaConf
+
 from flix_lightning.dashboard.comparison import Comparison
+from flix_lightning.errors import UserError
 from flix_lightning.plan import Plan
 from flix_lightning.results import Row
 from flix_lightning.runs import read_predictions
 from flix_lightning.tables.methods import PAPER_ROWS
 from flix_lightning.tables.scores import ScoreColumn, Scores
+from flix_lightning.tasks import get_task
 
 COUNT = 3
 """Examples of each dataset, those of the smallest hash."""
@@ -49,20 +53,27 @@ def samples(comparison: Comparison) -> Samples:
     """Some examples of every dataset behind the table.
 
     Raises:
-        UserError: predictions or data cannot be read.
+        UserError: predictions or data cannot be read, or `data.samples` is no list of tasks.
     """
     seed = comparison.held.seeds[0]
+    shown = _shown(comparison.held.plans[0].cfg.data.samples)
     plans = {plan.folder.id: plan for plan in comparison.held.plans}
     languages: dict[str, list[tuple[str, Sequence[Sample]]]] = {}
     left_out = {}
     for column in comparison.columns:
         for rows in _datasets(comparison.scores, column, seed):
             first = next(iter(rows.values()))
-            if first.task not in plans[first.run].cfg.data.samples:
+            if first.task not in shown:
                 left_out[first.task] = None
                 continue
             languages.setdefault(first.language, []).append((column.head, _samples(rows, plans)))
     return Samples(seed, languages, list(left_out))
+
+
+def _shown(tasks: object) -> list[str]:
+    if not OmegaConf.is_list(tasks):
+        raise UserError(f"data.samples is {tasks!r}; a list of tasks is needed, as [ner], or []")
+    return [get_task(task).name for task in tasks]
 
 
 def _datasets(scores: Scores, column: ScoreColumn, seed: int) -> list[Mapping[str, Row]]:
