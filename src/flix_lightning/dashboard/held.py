@@ -63,36 +63,32 @@ def tables(overrides: Sequence[str], seeds: Collection[int]) -> tuple[dict[str, 
     Raises:
         UserError, HydraException, OmegaConfBaseException: no table can be planned with these overrides.
     """
-    held, lacking, mistakes = {}, [], []
+    held, lacking, mistakes = {}, {}, []
     for name in SHOWN:
         try:
-            found, rest = _table(name, overrides, seeds)
+            held[name], lacking[name] = _table(name, overrides, seeds)
         except cli.MISTAKES as mistake:  # its data or its base is not on this machine, say
             mistakes.append(mistake)
-            lacking.append(Lacking(name, cli.line(mistake), _command(name, overrides)))
-            continue
-        held |= {name: found} if found else {}
-        lacking += rest
+            lacking[name] = Lacking(name, cli.line(mistake), _command(name, overrides))
     if len(mistakes) == len(SHOWN):
         raise mistakes[0]
-    return held, lacking
+    return {name: one for name, one in held.items() if one}, [one for one in lacking.values() if one]
 
 
-def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple[Held | None, list[Lacking]]:
+def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple[Held | None, Lacking | None]:
     cfgs = cli.sweep_configs([f"+sweeps={name}", *overrides])
     planned = {seed: plan_all(_on_seed(cfgs, seed)) for seed in sorted(seeds)}
     done = {seed: [plan for plan in plans if plan.folder.finished] for seed, (plans, _) in planned.items()}
     complete = [seed for seed, (plans, _) in planned.items() if len(done[seed]) == len(plans) > 0]
     begun = [seed for seed in planned if done[seed] and seed not in complete]
-    lacking = []
+    lacking = None
     if begun:
         parts = [f"{len(done[seed])} of {len(planned[seed][0])} on seed {seed}" for seed in begun]
         reason = f"runs that are finished: {', '.join(parts)}" + ("; not in the table" if complete else "")
-        seeds = ",".join(map(str, begun))
-        lacking = [Lacking(name, reason, _command(name, [*overrides, f"seed={seeds}"]))]
+        lacking = Lacking(name, reason, _command(name, [*overrides, f"seed={','.join(map(str, begun))}"]))
     shown = complete or begun
     if not shown:
-        return None, [Lacking(name, "no run of it is finished", _command(name, overrides))]
+        return None, Lacking(name, "no run of it is finished", _command(name, overrides))
     plans = [plan for seed in shown for plan in done[seed]]
     missing = [
         plan.folder.path.name for seed in shown for plan in planned[seed][0] if not plan.folder.finished
