@@ -161,22 +161,21 @@ MADE = {
 }
 
 
+def make(target, arguments):
+    """As on a user's shell: make must not be told that another make runs this test."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    command = ["make", target, f"ARGS={arguments}"]
+    return subprocess.run(
+        command, cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
+    )
+
+
 @pytest.mark.parametrize("target", MADE)
 def test_make(target, tmp_path):
     fewer, count, tables, title = MADE[target]
     small = " ".join([*SMALL, fewer, f"output={tmp_path}", "trainer.batch_size=8"])
 
-    def make():
-        # As on a user's shell: make must not be told that another make runs this test.
-        environment = {
-            key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")
-        }
-        command = ["make", target, f"ARGS={small}"]
-        return subprocess.run(
-            command, cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
-        )
-
-    first = make()
+    first = make(target, small)
     assert first.returncode == 0, first.stdout + first.stderr
     assert title in first.stdout
     saved = {path.name for path in (tmp_path / "tables").iterdir()}
@@ -184,17 +183,14 @@ def test_make(target, tmp_path):
     results = sorted(tmp_path.glob("runs/*/results.jsonl"))
     assert len(results) == count
     written = [path.stat().st_mtime_ns for path in results]
-    second = make()
+    second = make(target, small)
     assert second.returncode == 0, second.stderr
     assert first.stdout.endswith(second.stdout[second.stdout.rindex(title) :])
     assert [path.stat().st_mtime_ns for path in results] == written
 
 
 def test_make_dashboard_of_the_runs_above(home):
-    small = " ".join([*SMALL, f"output={home}/outputs"])
-    made = subprocess.run(
-        ["make", "dashboard", f"ARGS={small}"], cwd=commands.REPOSITORY, capture_output=True, text=True
-    )
+    made = make("dashboard", " ".join([*SMALL, f"output={home}/outputs"]))
     assert made.returncode == 0, made.stderr
     page = (home / "outputs/dashboard.html").read_text()
     assert "Against Param-matched LoRA" in page
