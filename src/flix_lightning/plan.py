@@ -60,6 +60,7 @@ SETTINGS = {
     "data.allow_missing": settings.YES_OR_NO,
     "data.max_input_length": settings.whole(1, 2**20),
     "data.max_target_length": settings.whole(1, 2**20),
+    "data.samples": settings.list_of(settings.NAME, "a list of tasks"),
     "data.feature_dropout": settings.ANY,  # where flix.dropout is this, it is checked
     "flix.name": settings.NAME,
     "flix.ranks": settings.MAPPING,

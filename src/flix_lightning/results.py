@@ -82,6 +82,15 @@ class Row:
             raise UserError(f"results row: {name} is {getattr(self, name)!r}, expected {expected}")
 
 
+def validations(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
+    """Step -> task -> its validation score there, a macro average over languages; `rows` are one run's."""
+    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.split == "validation":
+            found[row.step][row.task].append(row.value)
+    return {step: {task: fmean(values) for task, values in tasks.items()} for step, tasks in found.items()}
+
+
 def selected_validation(rows: Iterable[Row], selection: str) -> dict[str, float]:
     """Task -> its validation score, a macro average over languages, at the selected step.
 
@@ -90,11 +99,7 @@ def selected_validation(rows: Iterable[Row], selection: str) -> dict[str, float]
         selection: "task" (each task at the step where it is best, as in the paper) or "average" (all at the
             step where their average is best).
     """
-    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row.split == "validation":
-            found[row.step][row.task].append(row.value)
-    steps = [{task: fmean(values) for task, values in tasks.items()} for tasks in found.values()]
+    steps = list(validations(rows).values())
     if selection == "average":
         return max(steps, key=lambda tasks: fmean(tasks.values()))
     return {task: max(tasks[task] for tasks in steps) for task in steps[0]}

@@ -1,5 +1,6 @@
 """What a run is called, where it lives, and who is working on it."""
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,6 +146,26 @@ def read_config(path: Path) -> DictConfig:
     for key, kind in _TAKEN.items():
         kind.require(f"{path}: {key}", OmegaConf.select(cfg, key))
     return cfg
+
+
+def logged(folder: RunFolder, name: str) -> list[tuple[int, float]]:
+    """What the CSV logger was given as `name`: (optimiser step, value), by step; empty where it has none.
+
+    What a run logged again once it was resumed counts.
+
+    Raises:
+        UserError: a file cannot be read, or is none of the logger's.
+    """
+    points: dict[int, float] = {}
+    files = folder.metrics.glob("version_*/metrics.csv")
+    for path in sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_"))):
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                lines = [line for line in csv.DictReader(file) if line.get(name)]
+            points |= {int(line["step"]) + 1: float(line[name]) for line in lines}  # it counts from 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path}: {error!r}; delete it to go on without") from error
+    return sorted(points.items())
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:

@@ -135,6 +135,11 @@ def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) ->
         logger.save()
 
 
+def mean_key(prefix: str, task: str, seen: str) -> str:
+    """What the macro average over a task's languages is logged as; `prefix` as `val`, `seen` as in a row."""
+    return f"{prefix}/{task}/mean" + ("" if seen == "seen" else f"_{seen}")
+
+
 def note_skipped(run: TrackedRun) -> None:
     """Say that a run is finished already; no logger is opened for it."""
     log.info("Skipped, finished already: %s (delete the folder to do it again)", run.folder.path)
@@ -150,6 +155,5 @@ def _scalars(rows: Sequence[Row]) -> dict[str, float]:
         f"{_prefix(row.split, row.active)}/{row.task}/{row.language}/{row.metric}": row.value for row in rows
     }
     for (active, task, seen), value in macro_averages(rows).items():
-        suffix = "" if seen == "seen" else f"_{seen}"
-        scalars[f"{_prefix(rows[0].split, active)}/{task}/mean{suffix}"] = value
+        scalars[mean_key(_prefix(rows[0].split, active), task, seen)] = value
     return scalars

@@ -4,8 +4,13 @@ Each is a pure function of finished runs: which runs belong to it, and which of 
 caller's to say.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
+from flix_lightning.finished import Finished
+from flix_lightning.plan import left_out_note
+from flix_lightning.render import Report
 from flix_lightning.tables import (
     appendix,
     diversity,
@@ -38,3 +43,21 @@ TABLES = {
         for number in sorted(appendix.SHOWN)
     },
 }
+
+
+def make(
+    name: str, runs: Sequence[Finished], missing: Sequence[str], left_out: Sequence[str]
+) -> dict[str, Report]:
+    """Each file of the table that `name` is in `TABLES`.
+
+    Args:
+        runs: those of its runs that are finished.
+        missing: names of those that are not.
+        left_out: mixtures that the data holds nothing of.
+
+    Raises:
+        UserError: the runs do not belong together.
+    """
+    lacking = left_out_note(left_out)
+    reports = {file: table(runs, missing) for file, table in TABLES[name].items()}
+    return {file: replace(report, warnings=(*report.warnings, *lacking)) for file, report in reports.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from flix_lightning import paper, render
+from flix_lightning.chart import Curves, means
 from flix_lightning.finished import Finished
 from flix_lightning.render import Report, Section, Table
 from flix_lightning.tables.printed import Footnotes, printed_cell
@@ -23,17 +24,12 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
         UserError: runs that contradict each other (see `Scores`).
     """
     theirs, footnotes = paper.table(3), Footnotes()
-    found: dict[float, list[Finished]] = {}
-    for run in runs:
-        found.setdefault(float(run.settings["flix"]["dropout"]), []).append(run)
-    rates = {float(row.removeprefix("p=")) for row in theirs.rows} | set(found)
+    found = _by_rate(runs)
     lines, seeds = [], set()
-    for rate in sorted(rates, reverse=True):
-        cells = []
-        for split in SPLITS:
-            scores = Scores([COLUMN], found.get(rate, ()), split)
-            seeds |= set(scores.seeds)
-            cells.append(mean(scores.by_seed(COLUMN, "FLix").values()))
+    for rate in sorted({*map(_rate, theirs.rows), *found}, reverse=True):
+        ours = [_by_seed(found.get(rate, ()), split) for split in SPLITS]
+        seeds |= {seed for by_seed in ours for seed in by_seed}
+        cells = [mean(by_seed.values()) for by_seed in ours]
         share = {
             row.value
             for run in found.get(rate, ())
@@ -53,3 +49,33 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     title = "Table 3: effects of feature dropout on in-language QA"
     results = Table(title, tuple(heads), (Section("", tuple(lines)),), (*explained, *footnotes.lines))
     return Report((results,), missing_runs(missing))
+
+
+def curves(runs: Sequence[Finished]) -> tuple[Curves, ...]:
+    """Both splits over dropout, of our runs and the paper's; `runs` and Raises: as `table`."""
+    found = sorted(_by_rate(runs).items())
+    printed = sorted((_rate(name), row) for name, row in paper.table(3).rows.items())
+    ours = {split: [(rate, _by_seed(some, split).values()) for rate, some in found] for split in SPLITS}
+    theirs = {split: [(rate, [row[split.title()]]) for rate, row in printed] for split in SPLITS}
+    axes = ("feature dropout", "token F1, 0-100")
+    return tuple(
+        Curves(title, *axes, {name: means(points) for name, points in lines.items()})
+        for title, lines in (("Ours", ours), ("The paper's own", theirs))
+    )
+
+
+def _by_rate(runs: Sequence[Finished]) -> dict[float, list[Finished]]:
+    found: dict[float, list[Finished]] = {}
+    for run in runs:
+        found.setdefault(float(run.settings["flix"]["dropout"]), []).append(run)
+    return found
+
+
+def _by_seed(runs: Sequence[Finished], split: str) -> dict[int, float]:
+    """Seed -> the score of the runs of one dropout."""
+    return Scores([COLUMN], runs, split).by_seed(COLUMN, "FLix")
+
+
+def _rate(row: str) -> float:
+    """The dropout of a row of the paper."""
+    return float(row.removeprefix("p="))

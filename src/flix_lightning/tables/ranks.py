@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flix_lightning import paper
+from flix_lightning.chart import Curves, means
 from flix_lightning.finished import Finished
 from flix_lightning.render import Report
 from flix_lightning.tables import methods, table2
@@ -38,6 +39,29 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
         ours=theirs[0],
     )
     return Report((results,), methods.warnings(scores, (*theirs, *found), missing))
+
+
+def curves(runs: Sequence[Finished]) -> tuple[Curves, ...]:
+    """Every column over the rank, of our runs and the paper's; `runs` and Raises: as `table`."""
+    ranked = [_named_by_rank(run) for run in runs]
+    scores = Scores(COLUMNS, ranked)
+    found = sorted({row.method for run in ranked for row in run.rows}, key=_rank)
+    rows = sorted(paper.table(4).rows.items(), key=lambda row: _rank(row[0]))
+    ours = {
+        column.head: [(_rank(name), scores.by_seed(column, name).values()) for name in found]
+        for column in COLUMNS
+    }
+    theirs = {column.head: [(_rank(name), [row[column.head]]) for name, row in rows] for column in COLUMNS}
+    axes = ("rank of language features", "test score, 0-100")
+    return tuple(
+        Curves(title, *axes, {name: means(points) for name, points in lines.items()})
+        for title, lines in (("Ours", ours), ("The paper's own", theirs))
+    )
+
+
+def _rank(name: str) -> int:
+    """The rank that a row is named after."""
+    return int(name.removeprefix("rank "))
 
 
 def _named_by_rank(run: Finished) -> Finished:

@@ -1,0 +1,47 @@
+"""Write one HTML page of what the finished runs hold: `python dashboard.py [out=FILE] [key=value]`.
+
+The page is `<output>/dashboard.html` unless `out` says another. The keys are those of `python train.py -m`
+that the runs were made with, without a sweep and seeds: the tables are of every seed that is there.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from flix_lightning import cli
+from flix_lightning.errors import UserError
+
+OUT = "out="
+
+
+def main(arguments: list[str], console: Console) -> None:
+    """Write the page and print where it is; nothing is trained.
+
+    Raises:
+        UserError: no run is there, or a key that the page has no use for.
+    """
+    from flix_lightning.dashboard.page import page
+    from flix_lightning.files import write_whole
+
+    overrides = [one for one in arguments if not one.startswith(OUT)]
+    if refused := [one for one in overrides if one.startswith(("seed=", "+sweeps="))]:
+        raise UserError(f"{refused[0]}: the page is of every table and of every seed that is there")
+    (cfg,) = cli.sweep_configs(overrides)
+    output = Path(cfg.output)
+    places = [Path(one.removeprefix(OUT)) for one in arguments if one.startswith(OUT)]
+    place = places[-1] if places else output / "dashboard.html"
+    with console.status("Looking for the runs of every table"):  # some twenty seconds
+        html = page(output, overrides)
+    write_whole(place, html)
+    print(f"{place}: open it in a browser, or send it to somebody; it needs nothing else")
+
+
+if __name__ == "__main__":
+    cli.quieten()
+    logging.disable(logging.WARNING)  # each run has said what its data lacks
+    try:
+        main(sys.argv[1:], Console(stderr=True))
+    except cli.MISTAKES as error:
+        cli.fail(error)
