@@ -45,11 +45,12 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     A multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the environment asks for tracebacks.
     """
     quieten()
-    failed = []
+    failed = False
     process = os.getpid()
 
     @wraps(task)
     def job(cfg: DictConfig) -> object:
+        nonlocal failed
         elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
         if elsewhere:
             quieten()
@@ -62,7 +63,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
             say(error, config)
             if elsewhere:
                 raise  # for all that this process learns of it
-            failed.append(error)
+            failed = True  # and not the error, which holds the run's model
             return None
 
     main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name=config)(job)

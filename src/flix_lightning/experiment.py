@@ -1,5 +1,6 @@
 """One run, from its plan to its results."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -55,6 +56,9 @@ def execute(run: Plan) -> float:
             if not run.folder.finished:  # else another process ended it while this one came to the lock
                 if leads:
                     write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
+                # The run before left circles of model, trainer and data: gigabytes, but so few objects that
+                # Python's collector would let several pile up.
+                gc.collect()
                 with open_loggers(run.cfg.logger, run.tracked) as loggers, _interruptible(run):
                     _Execution(run, loggers).run()
                 return _validation(run)
