@@ -145,15 +145,16 @@ class EvaluationPlan(DistributedSampler):
 
     rows: rows of the table to evaluate; lengths: tokens of every row of the table. Nothing is repeated to
     make the processes even, as Lightning's own sampler would: it is a DistributedSampler by type for that.
+    But where there are fewer rows than processes, those without one repeat the longest: Lightning leaves out
+    an evaluation of nothing, and the other processes would wait there.
     """
 
     def __init__(
         self, rows: np.ndarray, lengths: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1
     ):
-        by_length = rows[np.lexsort((rows, -lengths[rows]))][rank::world_size]
-        self.batches = [
-            by_length[first : first + batch_size].tolist() for first in range(0, len(by_length), batch_size)
-        ]
+        by_length = rows[np.lexsort((rows, -lengths[rows]))]
+        own = by_length[rank::world_size] if rank < len(rows) else by_length[:1]
+        self.batches = [own[first : first + batch_size].tolist() for first in range(0, len(own), batch_size)]
 
     def __len__(self) -> int:
         return len(self.batches)

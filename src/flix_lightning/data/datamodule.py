@@ -46,9 +46,6 @@ class DataModule(LightningDataModule):
     Raises UserError for a number that is not a whole one above 0, and for a tokenizer without eos.
     """
 
-    # A process may have no row of a small evaluation set, since no row is repeated to fill it up.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         layout: Layout,
@@ -137,7 +134,8 @@ class DataModule(LightningDataModule):
         """Give the evaluation batches of a split (`validation` or `test`).
 
         indices: which datasets, as indices in `mixture.evaluate`; None is all that the split covers.
-        Every example is in one batch of one process; a batch mixes datasets, as like lengths generate fast.
+        Every example is in one batch of one process, but where there are fewer than processes; a batch mixes
+        datasets, as like lengths generate fast.
         """
         table = self.table(split)
         members = values(table, "dataset")
