@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +30,7 @@ from flix_lightning.files import write_whole
 from flix_lightning.models import Base
 from flix_lightning.module import FlixModule, Score
 from flix_lightning.plan import Plan, plain, plan
+from flix_lightning.preemption import EXIT_CODE, Preemption
 from flix_lightning.progress import progress_callback
 from flix_lightning.results import Row
 from flix_lightning.runs import write_predictions
@@ -83,11 +85,12 @@ def _cut(run: Plan) -> str:
 
 @contextmanager
 def _interruptible(run: Plan) -> Iterator[None]:
-    """Say how to go on where Lightning ends the process: on Ctrl-C, and on SIGTERM, for it with code 0."""
+    """Say how to go on where the process is to end: on Ctrl-C, and on SIGTERM."""
     try:
         yield
     except SystemExit as stop:
-        raise SystemExit(f"{run.folder.path}: interrupted; call again to go on") from stop
+        print(f"{run.folder.path}: interrupted; call again to go on", file=sys.stderr)
+        sys.exit(stop.code or EXIT_CODE)  # Lightning's own has none, where it is asked before it trains
 
 
 def data_module(
@@ -194,8 +197,9 @@ class _Execution:
                 max_steps=cfg.max_steps,
                 gradient_clip_val=cfg.gradient_clip_val,
                 logger=list(self.loggers),
-                callbacks=[progress, *self._checkpointing()],
+                callbacks=[progress, Preemption(self.plan.folder.last), *self._checkpointing()],
                 plugins=[WholeCheckpoints()],
+                default_root_dir=self.checkpoints,  # where SLURM's own are saved, and looked for
                 check_val_every_n_epoch=None,
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,
