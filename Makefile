@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 JOBS ?= 2# runs side by side, one core each
 SEEDS ?= 1# seeds 0 to SEEDS-1
+KILLS ?= 20# of make chaos
+MINUTES ?= 60# of make soak
 ARGS ?=# more overrides, as in ARGS="trainer.max_steps=20"
 
 BIN := .venv/bin
@@ -11,7 +13,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
+.PHONY: help setup test lint chaos soak xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -34,6 +36,12 @@ test: setup ## lint, and run every test
 lint: setup ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+chaos: setup ## kill a small sweep KILLS times at random moments; it must end as an unbroken one, to the bit
+	$(BIN)/python -m trials.chaos --kills $(KILLS) $(ARGS)
+
+soak: setup ## do small runs in one process for MINUTES; its memory, files and threads must stay flat
+	$(BIN)/python -m trials.soak --minutes $(MINUTES) $(ARGS)
 
 xtreme-up: setup ## download XTREME-UP (its NER is not for commercial use) to outputs/data/xtreme_up
 	$(BIN)/python -m flix_lightning.data.download $(ARGS)

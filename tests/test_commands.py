@@ -1,15 +1,17 @@
 """The commands of the README, on the tiny base."""
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import weakref
 
 import pytest
 
 import commands
-from flix_lightning import cli
+from flix_lightning import cli, models
 from flix_lightning.plan import plan
 from tiny_runs import fact, rows
 
@@ -285,3 +287,25 @@ def test_a_package_that_is_not_installed_is_named(tiny, tmp_path):
     assert "Traceback" not in said.err
     line = said.err.splitlines()[-1]
     assert re.fullmatch("error: .*wandb.*: pip install .* brings all that is needed", line)
+
+
+def one_model_at_a_time():
+    """Load no base while that of an earlier run is in memory; Python's own collector would hide how long."""
+    loaded, load = [], models.load
+
+    def loads(*arguments):
+        assert not any(earlier() for earlier in loaded), "the model of an earlier run is still in memory"
+        base = load(*arguments)
+        loaded.append(weakref.ref(base.model))
+        return base
+
+    models.load = loads
+    gc.disable()
+
+
+def test_a_multirun_holds_one_model_at_a_time(tiny, tmp_path):
+    """Also after a run that failed."""
+    sweep = [*tiny, "trainer.max_steps=1", "flix.controls=[]", "model.targets=nothing,default,all-linear"]
+    swept = commands.run(tmp_path, "train.py", "-m", *sweep, before=one_model_at_a_time, code=1)
+    assert "nothing" in swept.err
+    assert len(runs(tmp_path)) == 2

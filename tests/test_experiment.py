@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -14,13 +15,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from transformers import AutoModelForSeq2SeqLM
 
 import commands
 from conftest import SEEN, UNSEEN
 from flix_lightning import experiment, models, module
-from flix_lightning.checkpoints import WholeCheckpoints
+from flix_lightning.checkpoints import BestCheckpoint, WholeCheckpoints
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout
@@ -346,18 +348,22 @@ def unbroken(tiny, tmp_path_factory):
     return path
 
 
-def die_in(owner, name, calls, only=""):
+def die_in(owner, name, calls, only="", how=signal.SIGKILL):
     """Kill this process, as `kill -9` does, in a call of a method: the n-th that is given `only`."""
     whole = getattr(owner, name)
     left = iter(range(calls - 1, -1, -1))
 
     @wraps(whole)
     def dies(self, *args, **options):
-        if any(only in str(one) for one in args) and next(left) == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if any(only in str(one) for one in args) and next(left, None) == 0:
+            os.kill(os.getpid(), how)
         return whole(self, *args, **options)
 
     setattr(owner, name, dies)
+
+
+def die_before_results():
+    die_in(os, "replace", 1, "results.jsonl")
 
 
 #: Two micro-batches a step, three batches a validation and a test; each moment counts from the last kill.
@@ -369,6 +375,7 @@ MOMENTS = {
     "within the second micro-batch of the last step": partial(die_in, FlixModule, "training_step", 6),
     "within the tests": partial(die_in, FlixModule, "test_step", 14),
     "before the results": partial(die_in, experiment._Execution, "_facts", 1),
+    "before the written results are in their place": die_before_results,
 }
 
 
@@ -379,7 +386,7 @@ def test_killed_and_called_again_it_ends_as_an_unbroken_run_does(tiny, tmp_path,
         assert not list(tmp_path.glob("outputs/runs/*/results.jsonl"))
         went_on.append("going on from" in killed.out)
     ended = commands.run(tmp_path, "train.py", *tiny, *RESUMED)
-    assert went_on == [False, False, *[True] * 5]
+    assert went_on == [False, False, *[True] * 6]
     assert "validating" not in ended.out
     (folder,) = tmp_path.glob("outputs/runs/*")
     assert folder.name == unbroken.name
@@ -396,17 +403,54 @@ def test_killed_from_outside_it_ends_as_an_unbroken_run_does(tiny, tmp_path, unb
     assert_same(folder, state(unbroken))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_says_how_to_go_on(tiny, tmp_path, how):
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_interrupted_it_says_how_to_go_on(tiny, tmp_path, how, code):
     """And a multirun does not begin another run."""
     started = commands.start(tmp_path, "train.py", "-m", *tiny, "trainer.max_steps=500", "seed=0,1")
     started.wait_for("outputs/runs/*/validations/*")
     os.kill(started.process.pid, how)
-    started.wait(1)
+    started.wait(code)
     (folder,) = tmp_path.glob("outputs/runs/*")
     assert not (folder / "results.jsonl").exists()
     assert f"{folder.name}: interrupted; call again to go on" in started.err
     assert "Traceback" not in started.err
+
+
+#: Where a SIGTERM comes, and the step that the run then goes on from: of a validation, the one it is of.
+ASKED = [
+    (partial(die_in, FlixModule, "training_step", 5), 3),  # the first micro-batch of step 3
+    (partial(die_in, FlixModule, "validation_step", 2), 4),
+    (partial(die_in, FlixModule, "validation_step", 1), 4),  # the same one again
+    (partial(die_in, WholeCheckpoints, "save_checkpoint", 1, "last"), 4),
+    (partial(die_in, FlixModule, "training_step", 4), 6),  # validated first: SIGTERM comes before
+    (partial(die_in, FlixModule, "validation_step", 4), 6),  # of step 7, the last one
+    (partial(die_in, FlixModule, "test_step", 3), 7),  # the last batch of an evaluation
+]
+
+
+def test_asked_to_leave_it_saves_and_ends_as_an_unbroken_run_does(tiny, tmp_path, unbroken):
+    for moment, step in ASKED:
+        asked = partial(moment, how=signal.SIGTERM)
+        left = commands.run(tmp_path, "train.py", *tiny, *RESUMED, before=asked, code=143)
+        assert left.err.endswith("interrupted; call again to go on\n")
+        (folder,) = tmp_path.glob("outputs/runs/*")
+        assert checkpoint(folder)["global_step"] == step
+        assert not (folder / "results.jsonl").exists()
+    commands.run(tmp_path, "train.py", *tiny, *RESUMED)
+    assert_same(folder, state(unbroken))
+
+
+def on_slurm():
+    """Have Lightning think so: it then goes on from what another job saved where the command is called."""
+    os.environ |= {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "sweep", "SLURM_JOB_ID": "1"}
+    os.environ |= dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"), "0")
+
+
+def test_on_slurm_it_does_not_go_on_from_another_run(tiny, tmp_path, unbroken):
+    shutil.copy(unbroken / "checkpoints/last.ckpt", tmp_path / "hpc_ckpt_1.ckpt")
+    commands.run(tmp_path, "train.py", *tiny, *RESUMED, "seed=1", before=on_slurm)
+    (folder,) = tmp_path.glob("outputs/runs/*")
+    assert {row["step"] for row in rows(folder, split="validation")} == {2, 4, 6, 7}
 
 
 def test_it_goes_on_elsewhere_and_in_other_micro_batches(tiny, tmp_path, monkeypatch, unbroken):
@@ -474,36 +518,53 @@ def test_a_broken_checkpoint(tiny, tmp_path, unbroken, finished, broken, how):
 
 # -- several devices
 
-
-SEVERAL = [
+#: An odd number of examples to validate, and a test of one example, fewer than there are processes.
+UNEVEN = [
+    "mixture.evaluate=[{task:semantic_parsing,languages:[sw]},{task:ner,languages:[sw,yo,zu]}]",
+    "evaluation.test_cap=1",
+    "evaluation.batch_size=4",
+    "evaluation.every=8",
     "model.dtype=float64",
     "trainer.precision=64-true",
     "flix.dropout=0.6",
     "trainer.max_steps=20",
     "trainer.micro_batch_size=2",
-    "evaluation.every=8",
-    "evaluation.batch_size=5",
 ]
+SEVERAL = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
 
 
 @pytest.fixture(scope="module")
 def one_process(tiny, tmp_path_factory):
-    return do([*tiny, *SEVERAL], tmp_path_factory.mktemp("one"))
+    return do([*tiny, *UNEVEN], tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
-def test_two_processes_do_as_one_does(trainer, one_process, tiny, tmp_path):
-    several = [f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
-    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *several, *tiny, *SEVERAL]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+def in_two(folder, overrides):
+    """A run that Lightning starts the second process of; its folder, and what both said."""
+    command = [sys.executable, str(commands.REPOSITORY / "train.py"), *overrides, *UNEVEN]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    said = ended.stdout + ended.stderr
-    spread = re.search(r"over 2 devices: each holds (\S+) of their (\S+) parameters", said)
-    assert bool(spread) == (trainer == "fsdp")
-    if spread:
-        held, whole = (int(number.replace(",", "")) for number in spread.groups())
-        assert 2 * held == whole > 0
-    (two,) = tmp_path.glob("outputs/runs/*")
+    (path,) = folder.glob("outputs/runs/*")
+    return path, ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny, tmp_path_factory):
+    return in_two(tmp_path_factory.mktemp("two"), [*SEVERAL, *tiny])[0]
+
+
+def test_two_processes_do_as_one_does(one_process, two_processes):
+    assert [row["n"] for row in rows(one_process, split="test", task="semantic_parsing", active="all")] == [1]
+    assert_alike(one_process, two_processes)
+
+
+def test_a_base_that_is_spread_over_two_processes(one_process, tiny, tmp_path):
+    two, said = in_two(tmp_path, ["trainer=fsdp", *SEVERAL[1:], *tiny])
+    held, whole = re.search(r"over 2 devices: each holds (\S+) of their (\S+) parameters", said).groups()
+    assert 2 * int(held.replace(",", "")) == int(whole.replace(",", "")) > 0
+    assert_alike(one_process, two)
+
+
+def assert_alike(one_process, two):
     assert two.name == one_process.name
     assert predictions(two) == predictions(one_process)
     for alone, both in zip(rows(one_process), rows(two), strict=True):
@@ -522,3 +583,85 @@ def test_two_processes_do_as_one_does(trainer, one_process, tiny, tmp_path):
 def losses(folder):
     with (folder / "metrics/version_0/metrics.csv").open() as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def join(rank, port, *moments):
+    """Make this process one of two, as torchrun does."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+    rank_zero_only.rank = rank  # Lightning looked when it was imported
+    for moment in moments:
+        moment()
+
+
+def together(folder, *overrides, moments=((), ()), code=0):
+    """Do a run in two processes, each with its own moments, that write to one `outputs/`."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    started = [
+        commands.start(
+            folder / f"rank{rank}", "train.py", *SEVERAL, *overrides, f"output={folder}/outputs",
+            before=partial(join, rank, port, *moments[rank]),
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    return [one.wait(code) for one in started]
+
+
+def tell():
+    """Print what this process finds and decides, and what it writes."""
+    scores, load, best = FlixModule._scores, FlixModule.load_adapter, BestCheckpoint.on_validation_end
+
+    def tells_scores(self):
+        found = scores(self)
+        print("FOUND", self.global_step, [(one.index, one.value, one.predictions) for one in found])
+        return found
+
+    def tells_best(self, trainer, module):
+        best(self, trainer, module)
+        print("BEST", self.filename, self.best_model_score)
+
+    def tells_chosen(self, checkpoint):
+        load(self, checkpoint)
+        print("CHOSEN", checkpoint["global_step"], float(sum(map(torch.sum, self.adapter.parameters()))))
+
+    def tells_written(event, args):
+        writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in ("os.rename", "os.remove")) and "outputs" in str(args[0]):
+            print("WRITES", args[0])
+
+    FlixModule._scores, FlixModule.load_adapter = tells_scores, tells_chosen
+    BestCheckpoint.on_validation_end = tells_best
+    sys.addaudithook(tells_written)
+
+
+def test_processes_agree_and_the_first_alone_writes(tiny, tmp_path):
+    logger = "logger=[csv,wandb]"
+    told = together(tmp_path, *tiny, *UNEVEN, "trainer.max_steps=9", logger, moments=[[tell], [tell]])
+    decided, written = (
+        [
+            [line for line in one.out.splitlines() if line.split(" ")[0] in words and "/hydra" not in line]
+            for one in told
+        ]
+        for words in (("FOUND", "BEST", "CHOSEN"), ("WRITES",))
+    )
+    assert len(decided[0]) == 2 + 8 + 2 * 2 + 2  # validations, tests, best checkpoints, those for the tests
+    assert decided[0] == decided[1]
+    assert any("results.jsonl" in line for line in written[0])
+    assert not written[1]
+
+
+def test_processes_that_are_asked_to_leave_do_so_together(tiny, tmp_path, two_processes):
+    """Whichever of them is asked; and end as if they had not been."""
+    for rank, moment, step in (
+        (1, partial(die_in, FlixModule, "training_step", 19), 10),  # the first micro-batch of step 10
+        (1, partial(die_in, FlixModule, "validation_step", 1), 16),
+        (0, partial(die_in, FlixModule, "test_step", 1), 20),
+    ):
+        moments = [(), ()]
+        moments[rank] = [partial(moment, how=signal.SIGTERM)]
+        together(tmp_path, *tiny, *UNEVEN, moments=moments, code=143)
+        (folder,) = tmp_path.glob("outputs/runs/*")
+        assert checkpoint(folder)["global_step"] == step
+    together(tmp_path, *tiny, *UNEVEN)
+    assert_same(folder, state(two_processes))

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -94,6 +96,29 @@ def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
         pass
 
 
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from flix_lightning.files import write_whole
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write_whole(Path(sys.argv[1]), "half")
+"""
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_lock(tmp_path):
+    folder = RunFolder(tmp_path / "run-0123456789")
+    kept = [folder.path / ".lock", folder.path / ".mine", folder.path / "checkpoints/last.ckpt"]
+    kept[-1].parent.mkdir(parents=True)
+    for path in kept:
+        path.write_text("whole")
+    killed = subprocess.run([sys.executable, "-c", WRITER, str(kept[-1])])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(kept[-1].parent.iterdir())) == 2
+    with folder.lock():
+        assert {path for path in folder.path.rglob("*") if path.is_file()} == set(kept)
+    assert kept[-1].read_text() == "whole"
+
+
 def test_a_lock_is_released_when_the_run_fails(tmp_path):
     folder = RunFolder(tmp_path / "run-0123456789")
     with pytest.raises(ZeroDivisionError), folder.lock():
@@ -109,6 +134,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         RunFolder(tmp_path / "outputs" / "run-0").lock(),
     ):
         pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"cannot lock .*\.lock .*output=FOLDER") as raised:
+        RunFolder(tmp_path / "run-0").lock().__enter__()
+    assert not isinstance(raised.value, RunBusy)
 
 
 def test_predictions_are_json_lines_in_their_own_script(tmp_path):

@@ -51,12 +51,12 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     """
     quieten()
     began = False  # a job, so that Hydra has composed its config
-    failed = []
+    failed = False
     process = os.getpid()
 
     @wraps(task)
     def job(cfg: DictConfig) -> object:
-        nonlocal began
+        nonlocal began, failed
         began = True
         elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
         if elsewhere:
@@ -70,7 +70,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
             say(error, config)
             if elsewhere:
                 raise  # for all that this process learns of it
-            failed.append(error)
+            failed = True  # and not the error, which holds the run's model
             return None
 
     main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name=config)(job)

@@ -1,6 +1,8 @@
 """One run, from its plan to its results."""
 
+import gc
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
@@ -30,6 +32,7 @@ from flix_lightning.layers import compile_layers
 from flix_lightning.models import Base
 from flix_lightning.module import FlixModule, Score
 from flix_lightning.plan import Plan, given_or_made, plain, plan
+from flix_lightning.preemption import EXIT_CODE, Preemption
 from flix_lightning.progress import progress_callback
 from flix_lightning.results import Row
 from flix_lightning.runs import write_predictions
@@ -57,6 +60,9 @@ def execute(run: Plan) -> float:
             if not run.folder.finished:  # else another process ended it while this one came to the lock
                 if leads:
                     write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
+                # The run before left circles of model, trainer and data: gigabytes, but so few objects that
+                # Python's collector would let several pile up.
+                gc.collect()
                 with open_loggers(run.cfg.get("logger") or {}, run.tracked) as loggers, _interruptible(run):
                     _Execution(run, loggers).run()
                 return _validation(run)
@@ -82,11 +88,12 @@ def _cut(run: Plan) -> str:
 
 @contextmanager
 def _interruptible(run: Plan) -> Iterator[None]:
-    """Say how to go on where Lightning ends the process: on Ctrl-C, and on SIGTERM, for it with code 0."""
+    """Say how to go on where the process is to end: on Ctrl-C, and on SIGTERM."""
     try:
         yield
     except SystemExit as stop:
-        raise SystemExit(f"{run.folder.path}: interrupted; call again to go on") from stop
+        print(f"{run.folder.path}: interrupted; call again to go on", file=sys.stderr)
+        sys.exit(stop.code or EXIT_CODE)  # Lightning's own has none, where it is asked before it trains
 
 
 def data_module(
@@ -200,8 +207,9 @@ class _Execution:
                 max_steps=cfg.max_steps,
                 gradient_clip_val=cfg.gradient_clip_val,
                 logger=list(self.loggers),
-                callbacks=[progress, *self._checkpointing()],
+                callbacks=[progress, Preemption(self.plan.folder.last), *self._checkpointing()],
                 plugins=[WholeCheckpoints()],
+                default_root_dir=self.checkpoints,  # where SLURM's own are saved, and looked for
                 check_val_every_n_epoch=None,
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,

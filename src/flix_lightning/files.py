@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -42,6 +43,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; what stood there is untouched") from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what killed processes left of `write_whole` below `folder`, where nobody is writing now."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name):
+            path.unlink()
 
 
 @contextmanager

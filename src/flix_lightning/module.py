@@ -84,6 +84,7 @@ class FlixModule(LightningModule):
         self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
         self.on_scores = on_scores
         self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
+        self.leaving = False  # whether the process is to end, and what is left of an evaluation is not done
         self._predictions: dict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
         self._step_loss = 0.0
         # By this process: examples seen, and those that had no active feature. Not a buffer, which DDP would
@@ -189,6 +190,8 @@ class FlixModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any]) -> None:
         """Generate, greedily, and count each example in its dataset's metric."""
+        if self.leaving:
+            return
         features = [
             [name for name in names if self.active is None or name.partition(":")[0] in self.active]
             for names in batch["features"]

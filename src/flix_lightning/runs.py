@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from flix_lightning import settings
 from flix_lightning.errors import UserError
-from flix_lightning.files import write_whole
+from flix_lightning.files import remove_drafts, write_whole
 
 _PREDICTION = ("id", "prediction", "target")
 
@@ -106,11 +106,14 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run alone. The system releases the lock when the process dies, however it dies.
+        """Hold the run alone, and clear away what a killed process left half-written.
+
+        The system releases the lock when the process dies, however it dies: a network's file system once it
+        knows that the machine is gone (NFS 4 by its lease).
 
         Raises:
             RunBusy: it is held already.
-            UserError: the folder cannot be made.
+            UserError: the folder cannot be made, or has no locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,12 @@ class RunFolder:
             raise RunBusy(
                 f"{self.path}: another process is working on this run; wait for it, or end it"
             ) from error
+        except (OSError, NotImplementedError) as error:
+            raise UserError(
+                f"cannot lock {self.path / '.lock'} ({error}); give output=FOLDER on a file system with locks"
+            ) from error
         try:
+            remove_drafts(self.path)
             yield
         finally:
             lock.release()

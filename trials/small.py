@@ -1,0 +1,36 @@
+"""Runs of the built-in model on the built-in benchmark that take seconds, for what needs many of them."""
+
+import shutil
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+#: Overrides of one: four steps, two validations, one example of each dataset and split to generate for.
+SMALL = [
+    "mixture=joint_5",
+    "data.root.train=8",
+    "data.root.validation=1",
+    "data.root.test=1",
+    "data.max_input_length=64",
+    "data.max_target_length=8",
+    "trainer.max_steps=4",
+    "trainer.batch_size=8",
+    "trainer.micro_batch_size=4",
+    "trainer.progress=lines",
+    "evaluation.every=2",
+    "evaluation.batch_size=4",
+    "flix.dropout=0.3",
+]
+
+
+def fresh(given: Path | None, name: str) -> Path:
+    """Make a given folder, or `outputs/<name>` anew; exit where a given one is there already."""
+    folder = (given or REPOSITORY / "outputs" / name).resolve()
+    if given is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        sys.exit(f"{folder} is there already: give a new folder")
+    return folder
