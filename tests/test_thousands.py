@@ -8,8 +8,9 @@ import torch
 
 from flix_lightning import checkpoints, models
 from flix_lightning.adapter import inject
-from flix_lightning.export import read, select
+from flix_lightning.export import read
 from flix_lightning.features import FeatureSpace
+from flix_lightning.trained import TrainedRun
 from folders import line_of, write_split
 from tiny_runs import checkpoint, do, fact
 
@@ -77,7 +78,7 @@ def test_only_the_wanted_features_are_read(done):
     saved = checkpoints.read(path)
     adapter.load_features(saved["adapter"], saved["ranks"], wanted)
     used.append(memory("RssAnon") + memory("RssFile"))
-    exported = read(done, select(done, "last", [])).lora(wanted)
+    exported = read(TrainedRun.open(done), "last").lora(wanted)
     used.append(memory("RssAnon") + memory("RssFile"))
     assert max(used[1] - used[0], used[2] - used[1]) < whole / 10
     space = FeatureSpace(expected["ranks"])
