@@ -41,7 +41,5 @@ def main(arguments: list[str], console: Console) -> None:
 if __name__ == "__main__":
     cli.quieten()
     logging.disable(logging.WARNING)  # each run has said what its data lacks
-    try:
+    with cli.mistakes_as_lines():
         main(sys.argv[1:], Console(stderr=True))
-    except cli.MISTAKES as error:
-        cli.fail(error)

@@ -56,8 +56,7 @@ def read_all(root: Path) -> list[Run]:
     """
     found = []
     for path in sorted(root.glob("*/results.jsonl")):
-        name, _, id = path.parent.name.rpartition("-")
-        folder = RunFolder(root, name, id)
+        folder = RunFolder(path.parent)
         rows = results.read(path)
         found.append(Run(folder, rows, folder.config.read_text("utf-8"), logged(folder, "train/loss")))
     return found
