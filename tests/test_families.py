@@ -88,6 +88,7 @@ class Training:
             run.mixture.evaluate,
             learning_rate=1e-2,
             warmup_steps=5,
+            lazy=False,
             max_new_tokens=MAX_TARGET,
             on_scores=lambda _, scores: self.scores.extend(scores),
         )

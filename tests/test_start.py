@@ -79,7 +79,7 @@ def test_what_a_run_starts_from_decides_its_result_wherever_it_lies(earlier, tin
     {
         "no run": (["start.run=nowhere"], "start.run=nowhere: no run"),
         "no checkpoint": (["start.checkpoint=best-qa"], "no checkpoint best-qa; .* best-ner, .*last"),
-        "no choice": (["start.train=old"], "start.train is 'old'; choices: new, all"),
+        "no choice": (["start.train=old"], "start.train is 'old'; one of new, all is needed"),
         "other ranks": (["flix.ranks.task=3"], "has task:ner at rank 4, and flix.ranks gives it 3"),
         "nothing new": (["mixture.train=[{task:ner,languages:[sw]}]"], "every feature .* start.train=all"),
         "other projections": (

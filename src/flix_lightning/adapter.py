@@ -71,7 +71,8 @@ class AdaptedProjection(nn.Module):
         """
         output, rows = self.base(x), self._routing.rows
         index = rows.index[:1] if rows.uniform else rows.index
-        trained = index if rows.trained is rows.index else rows.trained[: len(index)]
+        # One tensor given twice is more than torch.compile takes.
+        trained = None if rows.trained is rows.index else rows.trained[: len(index)]
         # Beam search and num_return_sequences repeat examples inside the decoder.
         if x.shape[0] < len(index) or x.shape[0] % len(index):
             raise RuntimeError(

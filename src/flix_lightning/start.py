@@ -12,9 +12,6 @@ from flix_lightning.errors import UserError
 from flix_lightning.files import sha256
 from flix_lightning.runs import RunFolder, read_config
 
-TRAINED = ("new", "all")
-
-
 @dataclass(frozen=True)
 class Start:
     """The adapter of an earlier run, which a run goes on from with all of its features and perhaps more.
@@ -38,10 +35,8 @@ class Start:
         """Find what the config's `start` names, if it names a run.
 
         Raises:
-            UserError: no such run or checkpoint, or a word that `start.train` does not know.
+            UserError: no such run or checkpoint.
         """
-        if cfg.train not in TRAINED:
-            raise UserError(f"start.train is {cfg.train!r}; choices: {', '.join(TRAINED)}")
         if cfg.run is None:
             return None
         run = Path(cfg.run)

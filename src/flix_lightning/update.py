@@ -14,7 +14,7 @@ def add_update(
     A: Tensor,
     B: Tensor,
     index: Tensor,
-    trained: Tensor,
+    trained: Tensor | None,
     dtype: torch.dtype,
     sparse: bool = False,
 ) -> Tensor:
@@ -28,7 +28,7 @@ def add_update(
         A: pool [R + 1, d_in]; the last row is the null row, and gets no gradient.
         B: pool [R + 1, d_out]; likewise.
         index: long [batch, r]; of a batch whose examples all have the same rows, [1, r].
-        trained: as `index`: where the rows' gradients go; the null row takes none.
+        trained: as `index`: where the rows' gradients go, of which the null row takes none; None is `index`.
         dtype: of the products.
         sparse: give A and B uncoalesced sparse gradients, of the rows in `trained` alone.
     """
@@ -51,13 +51,13 @@ class _AddUpdate(torch.autograd.Function):
         A: Tensor,
         B: Tensor,
         index: Tensor,
-        trained: Tensor,
+        trained: Tensor | None,
         dtype: torch.dtype,
         sparse: bool,
     ) -> Tensor:
         updated, product = _add(output, x, A, B, index, dtype)
         ctx.save_for_backward(x, product, A, B, index, trained)
-        ctx.sparse, ctx.frozen = sparse, trained is not index
+        ctx.sparse = sparse
         return updated
 
     @staticmethod
@@ -74,9 +74,12 @@ class _AddUpdate(torch.autograd.Function):
         null_row = len(A) - 1
         # To leave the null row out of a sparse gradient costs a search, and is needed only where it stands
         # for frozen rows: its own gradient is zero.
-        left_out = -1 if ctx.sparse and not ctx.frozen else null_row
+        left_out = -1 if ctx.sparse and trained is None else null_row
+        gradient_rows = index if trained is None else trained
         grad_A, grad_B = (
-            torch.ops.aten.embedding_backward(rows.to(A.dtype), trained, len(A), left_out, False, ctx.sparse)
+            torch.ops.aten.embedding_backward(
+                rows.to(A.dtype), gradient_rows, len(A), left_out, False, ctx.sparse
+            )
             for rows in (grad_A, grad_B)
         )
         return grad, grad_x, grad_A, grad_B, None, None, None, None
