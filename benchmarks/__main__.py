@@ -58,6 +58,7 @@ def _cpu(rounds: int, quick: bool) -> Iterator[Measure]:
         for targets in TARGETS:
             yield from steps.time_steps(workload, targets, rounds)
             yield generation.time_generation(workload, targets, rounds)
+    yield steps.time_lazy_steps(workloads.WORKLOADS[0], rounds)
 
 
 def _gpu(rounds: int) -> Iterator[Measure]:

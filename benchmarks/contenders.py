@@ -30,6 +30,7 @@ class Contender:
     model: PreTrainedModel
     trained: list[nn.Parameter]
     around: Callable[[], AbstractContextManager] = nullcontext
+    lazy: bool = False  # whether its optimizer moves the active rows alone
 
 
 def frozen(base: PreTrainedModel) -> Contender:
@@ -47,13 +48,13 @@ def lora(base: PreTrainedModel, rank: int, targets: str) -> Contender:
     return Contender(model, [weight for weight in model.parameters() if weight.requires_grad])
 
 
-def flix(base: PreTrainedModel, features: int, targets: str, batch: int) -> Contender:
+def flix(base: PreTrainedModel, features: int, targets: str, batch: int, lazy: bool = False) -> Contender:
     """Ours, with `features` features, of which each of `batch` examples has a task and a language."""
     model = copy.deepcopy(base)
-    adapter = inject(model, space(features), targets)
+    adapter = inject(model, space(features), targets, sparse_gradients=lazy)
     named = examples(features, batch)
     # The rows are looked up anew at every forward, as in training.
-    return Contender(model, adapter.parameters(), lambda: adapter.route(adapter.space.rows(named)))
+    return Contender(model, adapter.parameters(), lambda: adapter.route(adapter.space.rows(named)), lazy)
 
 
 def space(features: int) -> FeatureSpace:

@@ -10,10 +10,12 @@ from benchmarks.clock import interleave
 from benchmarks.contenders import COUNTS, LORA, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
+from flix_lightning.lazy_adam import LazyAdam
 
 BAR = 0.95  # to PEFT's LoRA of the active rank, D = 40 and 120, all linears
 GPU_BAR = 1.0
-GROWTH = 1.10  # D = 1000 to D = 10
+GROWTH = 1.10  # D = 1000 to D = 10, and 10,000 by the lazy optimizer
+THOUSANDS = 10_000
 
 
 def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu") -> list[Measure]:
@@ -41,9 +43,27 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
     ]
 
 
+def time_lazy_steps(workload: Workload, rounds: int) -> Measure:
+    """Time the step of thousands of features, by the lazy optimizer, against the dense one's with few."""
+    base, targets = workload.build(), "all-linear"
+    inputs = workload.inputs(base)
+    few, many = COUNTS[0], COUNTS[-1]
+    everyone = {
+        name(few): contenders.flix(base, few, targets, workload.batch),
+        f"{name(few)}, again": contenders.flix(base, few, targets, workload.batch),
+        f"{name(many)}, lazy": contenders.flix(base, many, targets, workload.batch, lazy=True),
+        f"{name(THOUSANDS)}, lazy": contenders.flix(base, THOUSANDS, targets, workload.batch, lazy=True),
+    }
+    calls = {title: step(contender, inputs) for title, contender in everyone.items()}
+    figures = {title: [1e3 * one for one in own] for title, own in interleave(calls, rounds).items()}
+    where = f"{workload.title}, {TARGETS[targets]}, {workload.batch} x {workload.length} tokens"
+    bars = {f"{name(THOUSANDS)}, lazy": GROWTH}
+    return measure(f"growth with D, lazy, of the step of {where}", "ms", figures, name(few), bars)
+
+
 def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
-    """Make what does one training step: AdamW as in training, on one micro-batch."""
-    optimizer = _adamw(contender) if contender.trained else None
+    """Make what does one training step: its optimizer as in training, on one micro-batch."""
+    optimizer = _optimizer(contender) if contender.trained else None
 
     def call() -> None:
         with contender.around():
@@ -58,7 +78,7 @@ def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
 
 def _dense_alone(contender: Contender) -> Callable[[], None]:
     """What no routing can save as long as every row has a gradient and is stepped."""
-    optimizer = _adamw(contender)
+    optimizer = _optimizer(contender)
 
     def call() -> None:
         for weight in contender.trained:
@@ -69,5 +89,7 @@ def _dense_alone(contender: Contender) -> Callable[[], None]:
     return call
 
 
-def _adamw(contender: Contender) -> torch.optim.AdamW:
+def _optimizer(contender: Contender) -> torch.optim.Optimizer:
+    if contender.lazy:
+        return LazyAdam(contender.trained, lr=1e-3)
     return torch.optim.AdamW(contender.trained, lr=1e-3, weight_decay=0.0, fused=True)

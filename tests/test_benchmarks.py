@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import clock, counts, generation, layer, loop, workloads
+from benchmarks import clock, counts, generation, layer, loop, steps, workloads
 from benchmarks.contenders import Contender
 from benchmarks.measure import measure
 from benchmarks.workloads import Workload
@@ -35,6 +35,7 @@ def test_every_measure_is_taken_of_an_encoder_decoder_and_a_decoder(tmp_path, mo
     monkeypatch.setattr(workloads, "WORKLOADS", tiny)
     monkeypatch.setattr(layer, "WIDTHS", (8,))
     monkeypatch.setattr(generation, "TOKENS", 4)
+    monkeypatch.setattr(steps, "THOUSANDS", 2000)
     monkeypatch.setattr(clock, "LEAST", 0.0)
     assert benchmarks.main(["--rounds", "2", "--out", str(tmp_path)]) == 0
     titles = {json.loads(line)["title"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()}

@@ -160,7 +160,7 @@ def test_predictions_are_json_lines_in_their_own_script(tmp_path):
 
 
 def test_what_was_logged_again_after_a_resumption_counts(tmp_path):
-    folder = RunFolder(tmp_path, "flix", "0a")
+    folder = RunFolder(tmp_path / "flix-0a")
     for version, lines in {2: "9,0.7,\n,,3\n19,0.6,\n", 10: "19,0.5,\n29,0.4,\n"}.items():
         path = folder.metrics / f"version_{version}/metrics.csv"
         path.parent.mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_what_was_logged_again_after_a_resumption_counts(tmp_path):
 
 
 def test_a_log_that_cannot_be_read_is_named(tmp_path):
-    folder = RunFolder(tmp_path, "flix", "0a")
+    folder = RunFolder(tmp_path / "flix-0a")
     path = folder.metrics / "version_0/metrics.csv"
     path.parent.mkdir(parents=True)
     path.write_text("step,train/loss\n9,none\n")

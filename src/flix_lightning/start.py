@@ -12,6 +12,7 @@ from flix_lightning.errors import UserError
 from flix_lightning.files import sha256
 from flix_lightning.runs import RunFolder, read_config
 
+
 @dataclass(frozen=True)
 class Start:
     """The adapter of an earlier run, which a run goes on from with all of its features and perhaps more.
