@@ -219,6 +219,7 @@ LEAVES = {
     "mixture.name": "other",
     "flix.name": "Other",
     "data.allow_missing": True,
+    "data.samples": [],
     "trainer.accelerator": "auto",
     "trainer.devices": 2,
     "trainer.strategy": "ddp",

@@ -44,7 +44,9 @@ def proof(tmp_path):
 def test_a_checkpoint_runs_no_code(proof, tmp_path, as_zip):
     path = tmp_path / "last.ckpt"
     torch.save({"adapter": Evil(proof)}, path, _use_new_zipfile_serialization=as_zip)
-    with pytest.raises(UserError, match=r"last\.ckpt: no readable checkpoint \((UnpicklingError|RuntimeError)\)"):
+    with pytest.raises(
+        UserError, match=r"last\.ckpt: no readable checkpoint \((UnpicklingError|RuntimeError)\)"
+    ):
         checkpoints.read(path)
 
 

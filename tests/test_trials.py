@@ -38,11 +38,13 @@ def test_chaos(tmp_path):
 
 
 CHECKPOINT = {
-    **dict.fromkeys(("ranks", "global_step", "seen_without", "loops", "pytorch-lightning_version")),
-    "adapter": {"A": torch.tensor([1.0, 2.0])},
+    **dict.fromkeys(("global_step", "seen_without", "loops", "pytorch-lightning_version")),
+    "ranks": {"task:ner": 1},
+    "adapter": {"q.A": torch.tensor([[1.0, 2.0]]), "q.B": torch.tensor([[1.0]])},
     "optimizer_states": [{"state": {0: {"exp_avg": torch.tensor([0.5])}}}],
     "seconds": 1.0,
 }
+OTHER = {**CHECKPOINT["adapter"], "q.A": torch.tensor([[1.0, 2.0000002]])}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ CHECKPOINT = {
         ("results.jsonl", '{"metric": "seconds", "value": 1}\n{"metric": "rank", "value": 7}\n', False),
         ("predictions/ner.jsonl", "more\n", False),
         ("checkpoints/last.ckpt", CHECKPOINT | {"seconds": 2.0}, True),
-        ("checkpoints/last.ckpt", CHECKPOINT | {"adapter": {"A": torch.tensor([1.0, 2.0000002])}}, False),
+        ("checkpoints/last.ckpt", CHECKPOINT | {"adapter": OTHER}, False),
         ("checkpoints/last.ckpt", CHECKPOINT | {"optimizer_states": [{"state": {}}]}, False),
         ("checkpoints/.last.ckpt.4321", "half", False),
         ("metrics/version_1/metrics.csv", "1,2\n", True),
@@ -80,7 +82,7 @@ def test_soak(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "soak/soak.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert all(row["rss_mib"] > 100 and row["fds"] > 2 and row["threads"] > 0 for row in rows)
-    assert all(row["children_rss_mib"] > 1 for row in rows)  # W&B's
+    assert any(row["children_rss_mib"] > 1 for row in rows)  # W&B's, which may be between two runs
 
 
 @pytest.mark.parametrize(
