@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +15,8 @@ from matplotlib.figure import Figure
 from benchmarks.measure import Measure, Row
 from flix_lightning.files import write_whole
 from flix_lightning.render import FONT, Column, Report, Section, Table
+
+WIDE = 3  # panels side by side in the figure
 
 
 def report(measures: Sequence[Measure], notes: Sequence[str]) -> Report:
@@ -26,21 +30,23 @@ def report(measures: Sequence[Measure], notes: Sequence[str]) -> Report:
 
 
 def write(measures: Sequence[Measure], notes: Sequence[str], folder: Path) -> None:
-    """Write report.md, figure.png and rows.jsonl (one line a measure) into `folder`.
+    """Write report.md, figure.png (what has a bar) and rows.jsonl (one line a measure) into `folder`.
 
     Raises:
         UserError: one of them cannot be written.
     """
     write_whole(folder / "report.md", report(measures, notes).markdown())
     write_whole(folder / "rows.jsonl", "".join(json.dumps(asdict(one)) + "\n" for one in measures))
-    buffer = io.BytesIO()
+    barred = [one for one in measures if any(row.bar is not None for row in one.rows)]
+    buffer, high = io.BytesIO(), math.ceil(len(barred) / WIDE)
     with rc_context(FONT):
-        tall = [0.28 * len(one.rows) + 0.7 for one in measures]
-        figure = Figure(figsize=(9, sum(tall)), layout="constrained")
-        rooms = figure.subplots(len(measures), 1, squeeze=False, height_ratios=tall)[:, 0]
-        for axes, one in zip(rooms, measures, strict=True):
+        figure = Figure(figsize=(6.5 * WIDE, 2.4 * high), layout="constrained")
+        rooms = figure.subplots(high, WIDE, squeeze=False).ravel()
+        for axes, one in zip(rooms, barred, strict=False):
             _draw(axes, one)
-        figure.savefig(buffer, format="png", dpi=110)
+        for axes in rooms[len(barred) :]:
+            axes.set_axis_off()
+        figure.savefig(buffer, format="png", dpi=100)
     write_whole(folder / "figure.png", buffer.getvalue())
 
 
@@ -69,5 +75,6 @@ def _draw(axes: Axes, measure: Measure) -> None:
     axes.axvline(1, color="black", linewidth=0.6)
     axes.set_yticks(range(len(measure.rows)), [row.contender for row in measure.rows])
     axes.invert_yaxis()
-    axes.set_title(f"{measure.title}: ratio to {measure.reference}", size=9, loc="left")
+    title = f"{measure.title}: ratio to {measure.reference}"
+    axes.set_title(textwrap.fill(title, 75), size=8, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

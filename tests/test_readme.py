@@ -37,7 +37,8 @@ AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
 def test_every_command_is_run_here():
     used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_PREDICT, *OF_EVALUATE, *OF_MAKE, *AS_THEY_STAND}
     assert set(COMMANDS) == used
-    tested_elsewhere = {"make chaos", "make soak MINUTES=60"}  # in test_trials.py
+    # In test_trials.py and test_benchmarks.py.
+    tested_elsewhere = {"make chaos", "make soak MINUTES=60", "make bench", "make bench-quick"}
     assert set(OF_MAKE) == {
         "make test",
         "make xtreme-up",
