@@ -230,7 +230,7 @@ def test_a_broken_result_leaves_the_page_as_it_was(page, overrides, tmp_path):
     [
         ([], "no finished run; `make reproduce-table1` makes the first six"),
         (["seed=1"], "seed=1: the page is of every table and of every seed that is there"),
-        (["sede=1"], "sede: no such key or group; did you mean seed?"),
+        (["sede=1"], "sede: no such key or group; did you mean 'seed'?"),
     ],
 )
 def test_a_mistake_is_one_line(given, said, tmp_path):

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -77,6 +78,11 @@ def tables(overrides: Sequence[str], seeds: Collection[int]) -> tuple[dict[str, 
 
 def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple[Held | None, Lacking | None]:
     cfgs = cli.sweep_configs([f"+sweeps={name}", *overrides])
+    none = None, Lacking(name, "no run of it is finished", _command(name, overrides))
+    there = Path(cfgs[0].output) / "runs"
+    # First, as to plan its runs may mean to make the base that they are of.
+    if not any(any(there.glob(f"*-{cfg.mixture.name}-seed*")) for cfg in cfgs):
+        return none
     planned = {seed: plan_all(_on_seed(cfgs, seed)) for seed in sorted(seeds)}
     done = {seed: [plan for plan in plans if plan.folder.finished] for seed, (plans, _) in planned.items()}
     complete = [seed for seed, (plans, _) in planned.items() if len(done[seed]) == len(plans) > 0]
@@ -88,7 +94,7 @@ def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple
         lacking = Lacking(name, reason, _command(name, [*overrides, f"seed={','.join(map(str, begun))}"]))
     shown = complete or begun
     if not shown:
-        return None, Lacking(name, "no run of it is finished", _command(name, overrides))
+        return none
     plans = [plan for seed in shown for plan in done[seed]]
     missing = [
         plan.folder.path.name for seed in shown for plan in planned[seed][0] if not plan.folder.finished
