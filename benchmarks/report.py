@@ -40,7 +40,7 @@ def write(measures: Sequence[Measure], notes: Sequence[str], folder: Path) -> No
     barred = [one for one in measures if any(row.bar is not None for row in one.rows)]
     buffer, high = io.BytesIO(), math.ceil(len(barred) / WIDE)
     with rc_context(FONT):
-        figure = Figure(figsize=(6.5 * WIDE, 2.4 * high), layout="constrained")
+        figure = Figure(figsize=(6.5 * WIDE, 2.6 * high), layout="constrained")
         rooms = figure.subplots(high, WIDE, squeeze=False).ravel()
         for axes, one in zip(rooms, barred, strict=False):
             _draw(axes, one)
@@ -76,5 +76,5 @@ def _draw(axes: Axes, measure: Measure) -> None:
     axes.set_yticks(range(len(measure.rows)), [row.contender for row in measure.rows])
     axes.invert_yaxis()
     title = f"{measure.title}: ratio to {measure.reference}"
-    axes.set_title(textwrap.fill(title, 75), size=8, loc="left")
+    axes.set_title(textwrap.fill(title, 50), size=8, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
