@@ -59,15 +59,16 @@ def _fault(ranks: Any, pools: Any) -> str | None:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Knows its best score again in a run's folder that was moved, where Lightning's own starts anew."""
+    """Knows its scores again, and in a run's folder that was moved too, where Lightning's own starts anew."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score, and the file that has it, in the folder where it is now."""
+        """Take over the scores, and the file that has the best, in the folder where it is now."""
         path = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
         places = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
         super().load_state_dict(
             {**state_dict, **places, "best_k_models": {path: state_dict["best_model_score"]}}
         )
+        self.current_score = state_dict["current_score"]
 
 
 class WholeCheckpoints(TorchCheckpointIO):
