@@ -5,6 +5,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from benchmarks.contenders import Contender
+from benchmarks.counts import kept
 from flix_lightning.features import FeatureSpace
 from flix_lightning.update import add_update
 from reference import pairs, project
@@ -63,23 +65,6 @@ def test_a_projection_used_twice_gets_both_gradients():
         torch.testing.assert_close(pool.grad, one + other)
 
 
-def kept(model, inputs):
-    """Bytes of the tensors that a forward keeps for backward, weights aside."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    found = {}
-
-    def note(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no place is used twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = model(**inputs).loss
-    loss.backward()
-    return sum(size for size, _ in found.values())
-
-
 @pytest.mark.parametrize("features", [10, 1000])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_as_little_is_kept_for_backward_as_by_lora_of_the_active_rank(architecture, features):
@@ -93,7 +78,7 @@ def test_as_little_is_kept_for_backward_as_by_lora_of_the_active_rank(architectu
     adapter = adapt(model, ranks)
     named = [(f"task:{n}", f"language:{n}") for n in range(4)]
     rows = FeatureSpace(ranks).rows(named)
-    with adapter.route(rows):
-        assert not rows.uniform
-        # The indices are there once for all projections; the bar is 1 %.
-        assert kept(model, inputs) - rows.index.nbytes <= 1.01 * kept(lora, inputs)
+    assert not rows.uniform
+    ours = Contender(model, adapter.parameters(), lambda: adapter.route(rows))
+    # The indices are there once for all projections; the bar is 1 %.
+    assert kept(ours, inputs) - rows.index.nbytes <= 1.01 * kept(Contender(lora, []), inputs)

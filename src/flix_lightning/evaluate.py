@@ -24,19 +24,16 @@ from flix_lightning.progress import ProgressBar
 from flix_lightning.runs import RunFolder, run_id
 from flix_lightning.tables import evaluation
 from flix_lightning.tasks import get_task
-from flix_lightning.trained import TrainedRun
+from flix_lightning.trained import GENERATING, TAKING_UP, TrainedRun
 
 log = logging.getLogger(__name__)
 
 #: What each setting of `conf/evaluate.yaml` may be.
 SETTINGS = {
-    "run": settings.TEXT,
+    **TAKING_UP,
+    **GENERATING,
     "data.root": settings.or_null(settings.PLACE),
     "output": settings.TEXT,
-    "checkpoint": settings.or_null(settings.TEXT),
-    "batch_size": settings.or_null(settings.whole(1, 2**20)),
-    "accelerator": settings.TEXT,
-    "precision": settings.ANY,  # by Lightning
 }
 
 

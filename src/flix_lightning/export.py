@@ -5,6 +5,7 @@ The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank i
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -23,16 +24,15 @@ from flix_lightning.features import MAX_RANK, FeatureSpace
 from flix_lightning.files import whole_folder
 from flix_lightning.models import Base
 from flix_lightning.results import Row
-from flix_lightning.trained import TrainedRun
+from flix_lightning.trained import TAKING_UP, TrainedRun
 
 #: What each setting of `conf/export.yaml` may be.
 _SETTINGS = {
-    "run": settings.TEXT,
+    **TAKING_UP,
     "out": settings.TEXT,
     "features": settings.Kind(
         "a list as [task:ner,language:sw], or all,", lambda value: value == "all" or _are_features(value)
     ),
-    "checkpoint": settings.or_null(settings.TEXT),
     "merge": settings.YES_OR_NO,
     "pad_rank": settings.or_null(settings.whole(1, MAX_RANK)),
 }
@@ -58,13 +58,18 @@ class Trained:
     state: Mapping[str, Tensor]
     checkpoint: str
 
+    @cached_property
+    def space(self) -> FeatureSpace:
+        """The features and their rows in `state`."""
+        return FeatureSpace(self.ranks)
+
     def rank(self, features: Collection[str]) -> int:
         """Give the rank of these features together.
 
         Raises:
             UserError: none of them was trained with a rank above 0.
         """
-        if rank := FeatureSpace(self.ranks).active_rank(features):
+        if rank := self.space.active_rank(features):
             return rank
         known = some([feature for feature, rank in self.ranks.items() if rank], 100)
         raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
@@ -76,7 +81,7 @@ class Trained:
             UserError: as `rank`; a value that is not finite.
         """
         self.rank(features)
-        (index,) = FeatureSpace(self.ranks).rows([features]).index
+        (index,) = self.space.rows([features]).index
         rows = {key: pool[index] for key, pool in self.state.items()}
         require_finite(rows)
         names = sorted({key.rpartition(".")[0] for key in rows})

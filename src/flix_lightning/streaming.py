@@ -13,7 +13,7 @@ from flix_lightning.data.layout import read_objects
 from flix_lightning.files import sha256
 from flix_lightning.growing import GrowingLines, open_growing
 from flix_lightning.predict import Predictor, Request, Tally
-from flix_lightning.trained import TrainedRun
+from flix_lightning.trained import GENERATING, TAKING_UP, TrainedRun
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +21,11 @@ WINDOW = 8  # batches that are sorted by length together, and lost where the pro
 
 #: What each setting of `conf/predict.yaml` may be.
 SETTINGS = {
-    "run": settings.TEXT,
+    **TAKING_UP,
+    **GENERATING,
     "input": settings.TEXT,
     "out": settings.or_null(settings.TEXT),
     "explain": settings.YES_OR_NO,
-    "checkpoint": settings.or_null(settings.TEXT),
-    "batch_size": settings.or_null(settings.whole(1, 2**20)),
-    "accelerator": settings.TEXT,
-    "precision": settings.ANY,  # by Lightning
 }
 
 #: Characters of text that end a window early, as a few very long lines must not fill the memory.

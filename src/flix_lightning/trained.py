@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from flix_lightning import checkpoints, models, results
+from flix_lightning import checkpoints, models, results, settings
 from flix_lightning.errors import UserError
 from flix_lightning.models import Base
 from flix_lightning.plan import given_or_made
@@ -16,6 +16,14 @@ from flix_lightning.results import Row
 from flix_lightning.runs import RunFolder, read_config
 
 log = logging.getLogger(__name__)
+
+#: What the settings of a command that takes a run up may be, and those that a command that generates adds.
+TAKING_UP = {"run": settings.TEXT, "checkpoint": settings.or_null(settings.TEXT)}
+GENERATING = {
+    "batch_size": settings.or_null(settings.whole(1, 2**20)),
+    "accelerator": settings.TEXT,
+    "precision": settings.ANY,  # by Lightning
+}
 
 
 @dataclass(frozen=True)

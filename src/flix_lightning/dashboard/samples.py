@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from omegaconf import OmegaConf
-
 from flix_lightning.dashboard.comparison import Comparison
-from flix_lightning.errors import UserError
 from flix_lightning.plan import Plan
 from flix_lightning.results import Row
 from flix_lightning.runs import read_predictions
@@ -53,10 +50,10 @@ def samples(comparison: Comparison) -> Samples:
     """Some examples of every dataset behind the table.
 
     Raises:
-        UserError: predictions or data cannot be read, or `data.samples` is no list of tasks.
+        UserError: predictions or data cannot be read, or `data.samples` names what is no task.
     """
     seed = comparison.held.seeds[0]
-    shown = _shown(comparison.held.plans[0].cfg.data.samples)
+    shown = [get_task(task).name for task in comparison.held.plans[0].cfg.data.samples]
     plans = {plan.folder.id: plan for plan in comparison.held.plans}
     languages: dict[str, list[tuple[str, Sequence[Sample]]]] = {}
     left_out = {}
@@ -68,12 +65,6 @@ def samples(comparison: Comparison) -> Samples:
                 continue
             languages.setdefault(first.language, []).append((column.head, _samples(rows, plans)))
     return Samples(seed, languages, list(left_out))
-
-
-def _shown(tasks: object) -> list[str]:
-    if not OmegaConf.is_list(tasks):
-        raise UserError(f"data.samples is {tasks!r}; a list of tasks is needed, as [ner], or []")
-    return [get_task(task).name for task in tasks]
 
 
 def _datasets(scores: Scores, column: ScoreColumn, seed: int) -> list[Mapping[str, Row]]:

@@ -35,9 +35,7 @@ _TEMPERATURE = settings.Kind(
     "a number above 0 or .inf (uniform)", lambda value: type(value) in (int, float) and value > 0
 )
 _CAP = settings.or_null(settings.whole(1))
-_PARAMETERS = dict.fromkeys(
-    ("task", "language")
-)  # what the lists of a mixture that is written once for many may refer to
+_PARAMETERS = {"task", "language"}  # what the lists of a mixture that is written once for many may refer to
 _GIVEN_KINDS = ("task", "language", "shared")
 
 
