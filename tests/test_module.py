@@ -11,6 +11,7 @@ import reference
 from flix_lightning import experiment
 from flix_lightning.errors import UserError
 from flix_lightning.features import FeatureDropout
+from flix_lightning.generation import Generator
 from flix_lightning.models import Base
 from flix_lightning.module import FlixModule
 from flix_lightning.plan import plan
@@ -258,16 +259,11 @@ def test_scores_are_those_of_the_predictions(tiny, tmp_path, monkeypatch):
                 write_split(tmp_path / "data", task, split, language, lines)
                 answers.update({f"{task} {split} {language} {n}": text for n, text in enumerate(said)})
 
-    class Says(FlixModule):
-        def validation_step(self, batch):
-            prompts = ByT5Tokenizer().batch_decode(batch["input_ids"], skip_special_tokens=True)
-            said = [next(text for key, text in answers.items() if key in prompt) for prompt in prompts]
-            self.model.generate = lambda **_: ByT5Tokenizer()(
-                ["<pad>" + text for text in said], padding=True, return_tensors="pt"
-            )["input_ids"]
-            super().validation_step(batch)
+    def says(_, batch, features):
+        prompts = ByT5Tokenizer().batch_decode(batch["input_ids"], skip_special_tokens=True)
+        return [next(text for key, text in answers.items() if key in prompt) for prompt in prompts]
 
-    monkeypatch.setattr(experiment, "FlixModule", Says)
+    monkeypatch.setattr(Generator, "__call__", says)
     entries = ",".join(f"{{task:{task},languages:[sw,yo]}}" for task in ANSWERS)
     cfg = config(
         [

@@ -1,0 +1,106 @@
+"""Generation of a batch that its ended texts leave, against Hugging Face's own of the whole batch."""
+
+import pytest
+import torch
+from transformers import Lfm2Config
+
+from families import FAMILIES, Family
+from flix_lightning import models
+from flix_lightning.adapter import inject
+from flix_lightning.features import FeatureSpace
+from flix_lightning.generation import Generator
+
+RANKS = {"task:ner": 3, "language:sw": 2, "language:yo": 2}
+FEATURES = [("task:ner", "language:sw"), ("language:yo",), (), ("task:ner",)] * 12
+LONGEST = 16
+
+#: Its convolutions keep a state beside the cache of keys and values.
+HYBRID = Family(
+    Lfm2Config,
+    {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"],
+        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
+    },
+    "",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, "lfm2"])
+def generator(request, tmp_path_factory):
+    """A base with an adapter of random rows."""
+    family = HYBRID if request.param == "lfm2" else FAMILIES[request.param]
+    base = models.load(str(family.save(tmp_path_factory.mktemp("base"))), "main", "float32")
+    adapter = inject(base.model.double(), FeatureSpace(RANKS), "all-linear")
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for pool in adapter.parameters():
+            pool[:-1] = torch.empty(pool[:-1].shape).normal_(std=0.3, generator=draw)
+    # Random models soon say one token over and over; with their tokens' names mixed up they do not.
+    mixed = torch.randperm(base.model.get_output_embeddings().out_features, generator=draw)
+    base.model.get_output_embeddings().register_forward_hook(lambda *called: called[-1][..., mixed])
+    return Generator(base, adapter, LONGEST)
+
+
+@pytest.fixture(scope="module")
+def batch(generator):
+    """Inputs of different lengths, padded as the model has it."""
+    draw = torch.Generator().manual_seed(2)
+    lengths = torch.tensor([3 + i % 5 for i in range(len(FEATURES))])[:, None]
+    places = torch.arange(7)
+    mask = (places if generator.base.is_encoder_decoder else places.flip(0)) < lengths
+    ids = torch.randint(8, 250, mask.shape, generator=draw)
+    return {"input_ids": ids * mask, "attention_mask": mask.long()}
+
+
+def whole(generator, batch):
+    """What Hugging Face's `generate` gives for the whole batch: ids [batch, at most LONGEST]."""
+    inputs = dict(batch)
+    if generator.base.is_encoder_decoder:
+        inputs["decoder_input_ids"] = generator.starts(batch["input_ids"])
+    with generator.adapter.route(generator.adapter.space.rows(FEATURES)):
+        made = generator.base.model.generate(**inputs, max_new_tokens=LONGEST)
+    start = inputs.get("decoder_input_ids", batch["input_ids"]).shape[1]
+    return made[:, start:]
+
+
+@pytest.fixture
+def ending(generator, batch, monkeypatch):
+    """Have texts end in the token that makes them end at the most different places."""
+    said = generator.base.model.generation_config
+    monkeypatch.setattr(said, "eos_token_id", None)
+    tokens = whole(generator, batch)
+    ends = {
+        token: (tokens == token).int().argmax(dim=1)[(tokens == token).any(dim=1)].unique().numel()
+        for token in tokens.unique().tolist()
+    }
+    token = max(ends, key=ends.get)
+    assert ends[token] > 2, "texts of one length would show nothing"
+    monkeypatch.setattr(said, "eos_token_id", token)
+    monkeypatch.setattr(said, "pad_token_id", generator.base.tokenizer.eos_token_id)  # no part of a text
+    return token
+
+
+def test_texts_are_those_of_the_whole_batch(generator, batch, ending):
+    expected = generator.base.tokenizer.batch_decode(whole(generator, batch), skip_special_tokens=True)
+    assert generator(batch, FEATURES) == expected
+
+
+def test_texts_that_have_ended_leave_the_batch(generator, batch, ending):
+    ended = (whole(generator, batch) == ending).cumsum(dim=1) > 0
+    needed = [len(FEATURES), *(~ended).sum(dim=0).tolist()[:-1]]  # at each token
+    sizes = []
+    head = generator.base.model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    generator(batch, FEATURES)
+    handle.remove()
+    assert len(sizes) == len(needed)
+    assert all(0.75 * size < left <= size for size, left in zip(sizes, needed, strict=True))
+
+
+def test_a_batch_of_one_and_one_without_features_at_all(generator, batch, ending):
+    one = {key: value[:1] for key, value in batch.items()}
+    whole_batch = generator(batch, FEATURES)
+    assert generator(one, FEATURES[:1]) == whole_batch[:1]
+    bare = generator(batch, [()] * len(FEATURES))
+    assert bare[2] == whole_batch[2]
