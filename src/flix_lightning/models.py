@@ -17,6 +17,7 @@ from transformers import (
 
 from flix_lightning.errors import UserError
 from flix_lightning.files import sha256
+from flix_lightning.frozen import use_onednn
 
 #: Bases that the package carries.
 BUILT_IN = {"cldr-base": Path(__file__).parent / "cldr" / "base"}
@@ -106,6 +107,7 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
     if (tokenizer.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
         tokenizer.pad_token = tokenizer.eos_token  # nothing attends to padding, but it must be readable
     model.generation_config = _greedy(model.generation_config, tokenizer)
+    use_onednn(model)
     return Base(model.eval(), tokenizer, bool(config.is_encoder_decoder))
 
 
