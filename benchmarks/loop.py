@@ -13,10 +13,10 @@ from lightning import Trainer
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from omegaconf import DictConfig
 from rich.console import Console
-from transformers import GenerationMixin
 
 from flix_lightning.cli import hydra_main
 from flix_lightning.experiment import train
+from flix_lightning.generation import Generator
 from flix_lightning.module import FlixModule
 from flix_lightning.render import Column, Report, Section, Table
 
@@ -26,7 +26,7 @@ PARTS = {
     "training: backward": (torch.Tensor, "backward"),
     "training: optimizer": (torch.optim.AdamW, "step"),
     "training: all else": (Trainer, "fit"),
-    "evaluation: generation": (GenerationMixin, "generate"),
+    "evaluation: generation": (Generator, "_generate"),
     "evaluation: all else": (_EvaluationLoop, "run"),
 }
 START = "start: data, base, configs"

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from benchmarks.contenders import Contender
 from benchmarks.counts import kept
 from flix_lightning.features import FeatureSpace
-from flix_lightning.update import add_update
+from flix_lightning.update import down, up
 from reference import pairs, project
 from test_adapter import SPACE, projection
 from tiny_models import ARCHITECTURES, FEATURES, adapt, batch, build
@@ -17,14 +17,27 @@ from tiny_models import ARCHITECTURES, FEATURES, adapt, batch, build
 @pytest.mark.parametrize("index", [[[0, 1], [3, 1]], [[2], [2]], [[0, 2, 3]]], ids=str)
 def test_gradients_are_those_of_finite_differences(index):
     torch.manual_seed(0)
-    shapes = ((2, 3, 6), (2, 3, 4), (5, 4), (5, 6))
+    shapes = ((2, 3, 4), (5, 4), (5, 6))
     given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    index = torch.tensor(index)
-    assert torch.autograd.gradcheck(lambda *given: add_update(*given, index, index, torch.float64), given)
-    frozen = [tensor.detach() for tensor in given[:2]]
-    assert torch.autograd.gradcheck(
-        lambda *pools: add_update(*frozen, *pools, index, index, torch.float64), given[2:]
-    )
+    weight, index = torch.randn(4, 6, dtype=torch.float64), torch.tensor(index)
+
+    def projected(x, A, B):
+        x, product = down(x, A, index, index, torch.float64)
+        return up(x @ weight, product, B, index, index)
+
+    assert torch.autograd.gradcheck(projected, given)
+    x = given[0].detach()
+    assert torch.autograd.gradcheck(lambda *pools: projected(x, *pools), given[1:])
+
+
+def test_where_the_input_needs_no_gradient_the_base_makes_none():
+    module, routing = projection("linear")
+    seen = []
+    module.base.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].requires_grad))
+    with routing.use(SPACE.rows(FEATURES)):
+        for needed in (False, True):
+            module(torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=needed)).sum().backward()
+    assert seen == [False, True]
 
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])

@@ -17,7 +17,7 @@ from flix_lightning.errors import UserError, some
 from flix_lightning.features import FeatureSpace, Rows
 from flix_lightning.routing import Routing
 from flix_lightning.targets import find_targets
-from flix_lightning.update import add_update
+from flix_lightning.update import down, up
 
 
 class AdaptedProjection(nn.Module):
@@ -69,7 +69,7 @@ class AdaptedProjection(nn.Module):
         Raises:
             RuntimeError: outside `Adapter.route`, or the examples routed do not divide x's batch.
         """
-        output, rows = self.base(x), self._routing.rows
+        rows = self._routing.rows
         index = rows.index[:1] if rows.uniform else rows.index
         # One tensor given twice is more than torch.compile takes.
         trained = None if rows.trained is rows.index else rows.trained[: len(index)]
@@ -81,7 +81,8 @@ class AdaptedProjection(nn.Module):
             )
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
-        return add_update(output, x, self.A, self.B, index, trained, dtype, self._sparse)
+        x, product = down(x, self.A, index, trained, dtype, self._sparse)
+        return up(self.base(x), product, self.B, index, trained, self._sparse)
 
 
 class Adapter:
