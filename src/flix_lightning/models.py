@@ -17,7 +17,7 @@ from transformers import (
 
 from flix_lightning.errors import UserError
 from flix_lightning.files import sha256
-from flix_lightning.frozen import use_onednn
+from flix_lightning.products import use_onednn
 
 #: Bases that the package carries.
 BUILT_IN = {"cldr-base": Path(__file__).parent / "cldr" / "base"}

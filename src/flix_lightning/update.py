@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from flix_lightning import products
+
 
 def down(
     x: Tensor, A: Tensor, index: Tensor, trained: Tensor | None, dtype: torch.dtype, sparse: bool = False
@@ -73,7 +75,7 @@ class _Down(torch.autograd.Function):
         x, A, index, trained = ctx.saved_tensors
         if ctx.needs_input_grad[0]:
             grad_x = _plus(grad_x, grad_product, _gather(A, index, grad_product.dtype))
-        rows = torch.bmm(grad_product.mT, _by_example(x, index).to(grad_product.dtype))
+        rows = _times(grad_product.mT, _by_example(x, index).to(grad_product.dtype))
         return grad_x, _pool_gradient(rows, A, index, trained, ctx.sparse), None, None, None, None
 
 
@@ -97,21 +99,26 @@ class _Up(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         product, B, index, trained = ctx.saved_tensors
         by_example = _by_example(grad, index).to(product.dtype)
-        grad_product = torch.bmm(by_example, _gather(B, index, product.dtype).mT)
-        rows = torch.bmm(product.mT, by_example)
+        grad_product = _times(by_example, _gather(B, index, product.dtype).mT)
+        rows = _times(product.mT, by_example)
         return grad, grad_product, _pool_gradient(rows, B, index, trained, ctx.sparse), None, None, None
 
 
 def _down(x: Tensor, A: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.bmm(_by_example(x, index).to(dtype), _gather(A, index, dtype).mT)
+    return _times(_by_example(x, index).to(dtype), _gather(A, index, dtype).mT)
 
 
 def _plus(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
     """Add product [batch, n · ..., r] times rows [batch, r, d] to `to` [n · batch, ..., d]."""
-    if to.dtype == product.dtype:
+    if to.dtype == product.dtype and len(rows) > 1:
         return torch.baddbmm(_by_example(to, rows), product, rows).view(to.shape)
     # Cast last, so that an update of zero leaves `to` as it is, bit for bit.
-    return to + torch.bmm(product, rows).to(to.dtype).view(to.shape)
+    return to + _times(product, rows).to(to.dtype).view(to.shape)
+
+
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply [batch, n, k] by [batch, k, m]; where all examples have the same rows, it is one product."""
+    return products.product(left[0], right[0].mT)[None] if len(left) == 1 else torch.bmm(left, right)
 
 
 def _pool_gradient(rows: Tensor, pool: Tensor, index: Tensor, trained: Tensor | None, sparse: bool) -> Tensor:
