@@ -1,10 +1,13 @@
 import copy
+import traceback
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import sacrebleu
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, ByT5Tokenizer
 
 import reference
@@ -32,6 +35,11 @@ def tiny_module(architecture="t5", **options):
     return FlixModule(base, adapt(model), FeatureDropout(0, 0.5), [], **settings)
 
 
+def count(labels, module):
+    """How many labels are predicted."""
+    return int(((labels if module.is_encoder_decoder else labels[:, 1:]) != -100).sum())
+
+
 # -- training
 
 
@@ -53,6 +61,7 @@ def test_loss_is_that_of_one_example_at_a_time(architecture, step):
     trainer = SimpleNamespace(accumulate_grad_batches=2, world_size=3)
     module.trainer = trainer
     facts = {"features": FEATURES, "ids": IDS, "step": step, "target_tokens": 50, "examples": 12}
+    facts["own_target_tokens"] = count(inputs["labels"], module)
     loss = module.training_step({**inputs, **facts})
     # Lightning divides by the accumulation, and DDP's gradients by the number of processes.
     torch.testing.assert_close(loss, total.to(loss.dtype) / 50 * 2 * 3, rtol=1e-5, atol=0)
@@ -63,14 +72,46 @@ def test_logits_are_made_only_where_there_is_a_target(architecture):
     module = tiny_module(architecture)
     inputs = batch(module.model)
     inputs["labels"][1, 3:] = -100
-    wanted = inputs["labels"] if module.is_encoder_decoder else inputs["labels"][:, 1:]
+    wanted = count(inputs["labels"], module)
     made = []
     head = module.model.get_output_embeddings()
     head.register_forward_hook(lambda _, seen, logits: made.append(logits.shape[:-1]))
     with module.adapter.route(module.adapter.space.rows(FEATURES)):
-        module._token_loss(inputs)
+        module._token_loss({**inputs, "own_target_tokens": wanted})
         module.model(**inputs)  # any other call has them all
-    assert made == [(int((wanted != -100).sum()),), inputs["labels"].shape]
+    assert made == [(wanted,), inputs["labels"].shape]
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would have the CPU wait for a GPU, by the code that asks for it."""
+
+    ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, indices = function.overloadpacket.__name__, []
+        if name in ("index", "index_put", "index_put_"):
+            indices = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+        if name in self.ASKING or indices:
+            frames = traceback.extract_stack()[:-1]
+            frame = next(f for f in reversed(frames) if "/torch/" not in f.filename)
+            self.found[f"{Path(frame.filename).name}: {frame.name}"] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_a_gpu(tiny, tmp_path):
+    found = []
+    for steps in (2, 6):
+        options = [f"trainer.max_steps={steps}", "evaluation.every=100", "trainer.progress=lines"]
+        with Waits() as waits:
+            do([*tiny, *options, "evaluation.test=false"], tmp_path / str(steps))
+        found.append(waits.found)
+    assert "generation.py: _generate" in found[0], "it finds those of the validation"
+    # Transformers asks once for a stack of layers whether there is any padding.
+    assert set(found[1] - found[0]) == {"masking_utils.py: _ignore_bidirectional_mask_sdpa"}
 
 
 def test_any_micro_batching_trains_the_same(tiny, tmp_path):

@@ -1,5 +1,6 @@
 """The LightningModule: an adapted model that trains on mixed batches and is evaluated by generation."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from flix_lightning.lazy_adam import LazyAdam, clip_sparse_grad_norm_
 from flix_lightning.metrics import METRICS
 from flix_lightning.models import Base
 from flix_lightning.tasks import get_task
+
+#: Steps of which the losses are looked at together.
+LOSSES = 10
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class FlixModule(LightningModule):
         self.leaving = False  # whether the process is to end, and what is left of an evaluation is not done
         self._predictions: dict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
         self._step_loss = 0.0
+        self._losses: dict[int, Tensor] = {}  # of steps that were not looked at
         # By this process: examples seen, and those that had no active feature. Not a buffer, which DDP would
         # overwrite with the first process's.
         self._seen_without = torch.zeros(2, dtype=torch.long)
@@ -128,26 +133,35 @@ class FlixModule(LightningModule):
             labels = functional.pad(labels, (len(self.decoder_start) - 1, 0), value=IGNORED)
         else:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
-        counted = labels != IGNORED
+        labels = labels.flatten()
+        # Their number is known: to count them, a GPU would have to be waited for.
+        counted = torch.nonzero_static(labels != IGNORED, size=batch["own_target_tokens"]).squeeze(1)
         # Logits of padding and of prompts would fill the memory where the vocabulary is large.
         with _only(counted, self.model.get_output_embeddings()):
             logits = self.model(**inputs, use_cache=False).logits
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the effective batch's loss.
-
-        Raises:
-            UserError: it is not finite, and so would be no weight after this step.
-        """
+        """Log the effective batch's loss."""
         loss = self.trainer.strategy.reduce(torch.as_tensor(self._step_loss), reduce_op="sum")
-        if not loss.isfinite():
-            raise UserError(
-                f"the loss of step {self.global_step + 1} is {loss.item()}: a lower optimizer.learning_rate, "
-                "another trainer.precision or model.dtype, or a base without faults is needed"
-            )
+        self._losses[self.global_step + 1] = loss
         self.log("train/loss", loss)
         self._step_loss = 0.0
+
+    def _look_at_losses(self) -> None:
+        """See that the losses since the last look are numbers; not at each step, as a GPU is waited for.
+
+        Raises:
+            UserError: one is not, and so is no weight since.
+        """
+        losses = torch.stack(list(self._losses.values())).tolist() if self._losses else []
+        for step, loss in zip(self._losses, losses, strict=True):
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss of step {step} is {loss}: a lower optimizer.learning_rate, another "
+                    "trainer.precision or model.dtype, or a base without faults is needed"
+                )
+        self._losses.clear()
 
     def configure_gradient_clipping(
         self,
@@ -173,6 +187,8 @@ class FlixModule(LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         """End on a validation: the last step is always evaluated, wherever `val_check_interval` falls."""
         self.seconds = time.monotonic() - self._began
+        if len(self._losses) == LOSSES:
+            self._look_at_losses()
         if self.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True
 
@@ -187,6 +203,10 @@ class FlixModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
 
     # -- evaluation
+
+    def on_validation_start(self) -> None:
+        """Evaluate no weights that are no numbers; raises UserError."""
+        self._look_at_losses()
 
     def validation_step(self, batch: dict[str, Any]) -> None:
         """Generate, greedily, and count each example in its dataset's metric."""
@@ -256,7 +276,11 @@ class FlixModule(LightningModule):
         ).cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter, its features and the counts; leave out the base."""
+        """Keep the adapter, its features and the counts; leave out the base.
+
+        Raises UserError where the weights are no numbers.
+        """
+        self._look_at_losses()
         checkpoint["state_dict"] = {}
         checkpoint["adapter"] = self.adapter.state_dict()
         checkpoint["ranks"] = dict(self.adapter.space.ranks)
@@ -285,8 +309,12 @@ class FlixModule(LightningModule):
 
 @contextmanager
 def _only(positions: Tensor, head: nn.Module) -> Iterator[None]:
-    """Have `head` see its input [batch, length, width] at `positions` [batch, length] alone: [n, width]."""
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][positions],))
+    """Have `head` see its input [batch, length, width] at `positions` [n] of batch · length alone."""
+
+    def select(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        return (inputs[0].flatten(0, 1).index_select(0, positions),)
+
+    hook = head.register_forward_pre_hook(select)
     try:
         yield
     finally:

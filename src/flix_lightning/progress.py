@@ -48,7 +48,9 @@ class ProgressBar(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Move on to the step that is done."""
         loss = trainer.callback_metrics.get("train/loss")
-        self.bar.set_postfix_str("" if loss is None else f"loss {loss:.3f}", refresh=False)
+        # To read a loss is to wait for the GPU, so only where the bar will show it.
+        if loss is not None and time.time() - self.bar.last_print_t >= self.bar.mininterval:
+            self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -32,7 +32,7 @@ class DataModule(LightningDataModule):
     A train batch (one micro-batch) is a dict: input_ids, attention_mask, labels (LongTensors
     [batch, length]; labels -100 where there is no loss), features (list of tuples of `kind:name`), ids
     (list of strings), step (optimiser step, from 0), target_tokens and examples (of the whole effective
-    batch, over all processes).
+    batch, over all processes), own_target_tokens (of this micro-batch).
 
     An evaluation batch is a dict: input_ids, attention_mask (LongTensors [batch, length]), features, ids,
     dataset (LongTensor [batch], index in `mixture.evaluate`), position (LongTensor [batch], row within
@@ -192,6 +192,7 @@ class _TrainBatches(TorchDataset):
             "ids": rows["id"],
             "step": micro.step,
             "target_tokens": micro.target_tokens,
+            "own_target_tokens": sum(map(len, rows["target_ids"])),
             "examples": micro.examples,
         }
 
