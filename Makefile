@@ -25,8 +25,7 @@ setup: .venv/ready ## make .venv/ with every dependency at its pinned version
 .venv/ready: constraints.txt pyproject.toml
 	@echo "Setting up .venv/ with everything pinned, once"
 	$(PYTHON) -m venv .venv
-	# Bytecode is made of what is imported, when it is: to make all of it takes as long as all else.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 test: setup ## lint, and run every test
