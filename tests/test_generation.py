@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import Lfm2Config
+from transformers import Lfm2Config, MambaConfig, MiniMaxConfig, RecurrentGemmaConfig
 
 from families import FAMILIES, Family
 from flix_lightning import models
@@ -14,24 +14,49 @@ RANKS = {"task:ner": 3, "language:sw": 2, "language:yo": 2}
 FEATURES = [("task:ner", "language:sw"), ("language:yo",), (), ("task:ner",)] * 12
 LONGEST = 16
 
-#: Its convolutions keep a state beside the cache of keys and values.
-HYBRID = Family(
-    Lfm2Config,
-    {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"],
-        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
-    },
-    "",
-)  # fmt: skip
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
+ATTENTION = {**SIZES, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+#: Models that keep more of a text than keys and values.
+OTHERS = {
+    # In the same cache.
+    "lfm2": Family(Lfm2Config, {**ATTENTION, "layer_types": ["conv", "full_attention"]}, ""),
+    # In a cache of its own.
+    "minimax": Family(
+        MiniMaxConfig,
+        {
+            **ATTENTION,
+            "head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_local_experts": 2,
+            "block_size": 8,
+        },
+        "",
+    ),
+    # Nothing but a state.
+    "mamba": Family(MambaConfig, {**SIZES, "state_size": 8}, ""),
+    # A state in the model itself.
+    "recurrent_gemma": Family(
+        RecurrentGemmaConfig,
+        {
+            **ATTENTION,
+            "num_key_value_heads": 1,
+            "lru_width": 32,
+            "attention_window_size": 16,
+            "block_types": ["recurrent", "attention"],
+        },
+        "",
+    ),
+}
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "lfm2"])
+@pytest.fixture(scope="module", params=[*FAMILIES, *OTHERS])
 def generator(request, tmp_path_factory):
     """A base with an adapter of random rows."""
-    family = HYBRID if request.param == "lfm2" else FAMILIES[request.param]
+    family = {**FAMILIES, **OTHERS}[request.param]
     base = models.load(str(family.save(tmp_path_factory.mktemp("base"))), "main", "float32")
-    adapter = inject(base.model.double(), FeatureSpace(RANKS), "all-linear")
+    if request.param != "minimax":  # whose experts have no float64
+        base.model.double()
+    adapter = inject(base.model, FeatureSpace(RANKS), "all-linear")
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for pool in adapter.parameters():
@@ -95,6 +120,8 @@ def test_texts_that_have_ended_leave_the_batch(generator, batch, ending):
     generator(batch, FEATURES)
     handle.remove()
     assert len(sizes) == len(needed)
+    if generator.base.model.config.model_type in ("minimax", "mamba", "recurrent_gemma"):
+        needed = [len(FEATURES)] * len(needed)
     assert all(0.75 * size < left <= size for size, left in zip(sizes, needed, strict=True))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Cache, StoppingCriteria
+from transformers import Cache, PreTrainedModel, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from flix_lightning.adapter import Adapter
@@ -56,14 +56,13 @@ class Generator:
                 inputs["encoder_outputs"] = self.base.model.get_encoder()(given, attention_mask=mask)
             given = self.starts(given)
         start, end = given.shape[1], given.shape[1] + self.max_new_tokens
-        eos = self.base.model.generation_config.eos_token_id
-        # Processes that each hold a part of the base must stay together until all are done.
-        stopping = [] if getattr(self.base.model, "_is_fsdp_managed_module", False) else [_Enough(start, eos)]
+        model, eos = self.base.model, self.base.model.generation_config.eos_token_id
+        stopping = [_Enough(start, eos)] if _may_leave(model) else []
         texts: dict[int, Tensor] = {}
         left = torch.arange(len(given), device=given.device)
         while True:
             with self.adapter.route(self.adapter.space.rows([features[i] for i in left.tolist()])):
-                made = self.base.model.generate(
+                made = model.generate(
                     **{"decoder_input_ids" if self.base.is_encoder_decoder else "input_ids": given},
                     **inputs,
                     max_new_tokens=end - given.shape[1],
@@ -96,9 +95,16 @@ def _ended(generated: Tensor, eos: int) -> Tensor:
     return (generated == eos).any(dim=1)
 
 
+def _may_leave(model: PreTrainedModel) -> bool:
+    """Whether examples may leave a batch: what the model keeps of them must be in a cache that lets them."""
+    # Processes that each hold a part of the base must stay together until all are done.
+    spread = getattr(model, "_is_fsdp_managed_module", False)
+    return model._supports_default_dynamic_cache() and not model._is_stateful and not spread
+
+
 def _go_on(inputs: dict[str, Any], cache: Cache, given: Tensor, going_on: Tensor) -> dict[str, Any]:
     """What `generate` goes on from with the examples `going_on` alone, of which it has `given`."""
-    # Not `batch_select_indices`, which leaves the states of linear attention as they are.
+    # Not `batch_select_indices`, which leaves the states of convolutions as they are.
     cache.reorder_cache(going_on)
     mask = inputs["attention_mask"][going_on]
     if encoded := inputs.get("encoder_outputs"):
