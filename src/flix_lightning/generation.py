@@ -50,20 +50,22 @@ class Generator:
 
         Texts that have ended leave the batch, whose longest may be many times as long as most.
         """
+        model, rows = self.base.model, self.adapter.space.rows(features)
         inputs: dict[str, Any] = {"attention_mask": mask}
+        read = "input_ids"
         if self.base.is_encoder_decoder:
-            with self.adapter.route(self.adapter.space.rows(features)):
-                inputs["encoder_outputs"] = self.base.model.get_encoder()(given, attention_mask=mask)
-            given = self.starts(given)
+            with self.adapter.route(rows):
+                inputs["encoder_outputs"] = model.get_encoder()(given, attention_mask=mask)
+            given, read = self.starts(given), "decoder_input_ids"
         start, end = given.shape[1], given.shape[1] + self.max_new_tokens
-        model, eos = self.base.model, self.base.model.generation_config.eos_token_id
+        eos = model.generation_config.eos_token_id
         stopping = [_Enough(start, eos)] if _may_leave(model) else []
         texts: dict[int, Tensor] = {}
         left = torch.arange(len(given), device=given.device)
         while True:
-            with self.adapter.route(self.adapter.space.rows([features[i] for i in left.tolist()])):
+            with self.adapter.route(rows):
                 made = model.generate(
-                    **{"decoder_input_ids" if self.base.is_encoder_decoder else "input_ids": given},
+                    **{read: given},
                     **inputs,
                     max_new_tokens=end - given.shape[1],
                     stopping_criteria=stopping,
@@ -76,6 +78,7 @@ class Generator:
                 return [texts[i] for i in sorted(texts)]
             going_on = (~ended).nonzero().squeeze(1)
             left, given = left[going_on], given[going_on]
+            rows = self.adapter.space.rows([features[i] for i in left.tolist()])
             inputs = _go_on(inputs, made.past_key_values, given, going_on)
 
 
