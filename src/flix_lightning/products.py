@@ -23,10 +23,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: [d_out, d_in].
         bias: [d_out].
     """
-    if _by_onednn(x, weight):
-        # What torch.compile makes of a linear layer on a CPU; without a fused function after it.
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return functional.linear(x, weight, bias)
+    return (_onednn if _fits_onednn(x, weight) else functional.linear)(x, weight, bias)
 
 
 class FrozenLinear(nn.Linear):
@@ -34,7 +31,7 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project x [..., in_features] to [..., out_features]."""
-        if self.weight.requires_grad or not _by_onednn(x, self.weight):
+        if self.weight.requires_grad or not _fits_onednn(x, self.weight):
             return super().forward(x)
         return _Product.apply(x, self.weight, self.bias)
 
@@ -50,16 +47,21 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return product(x, weight, bias)
+        return _onednn(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
-        return product(grad, weight.T), None, None
+        return _onednn(grad, weight.T), None, None
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    # What torch.compile makes of a linear layer on a CPU; without a fused function after it.
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()  # which calls oneDNN itself
         and x.device.type == "cpu"
