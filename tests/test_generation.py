@@ -6,9 +6,8 @@ from transformers import Lfm2Config, MambaConfig, MiniMaxConfig, RecurrentGemmaC
 
 from families import FAMILIES, Family
 from flix_lightning import models
-from flix_lightning.adapter import inject
-from flix_lightning.features import FeatureSpace
 from flix_lightning.generation import Generator
+from tiny_models import adapt
 
 RANKS = {"task:ner": 3, "language:sw": 2, "language:yo": 2}
 FEATURES = [("task:ner", "language:sw"), ("language:yo",), (), ("task:ner",)] * 12
@@ -56,14 +55,11 @@ def generator(request, tmp_path_factory):
     base = models.load(str(family.save(tmp_path_factory.mktemp("base"))), "main", "float32")
     if request.param != "minimax":  # whose experts have no float64
         base.model.double()
-    adapter = inject(base.model, FeatureSpace(RANKS), "all-linear")
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for pool in adapter.parameters():
-            pool[:-1] = torch.empty(pool[:-1].shape).normal_(std=0.3, generator=draw)
+    adapter = adapt(base.model, RANKS)
     # Random models soon say one token over and over; with their tokens' names mixed up they do not.
-    mixed = torch.randperm(base.model.get_output_embeddings().out_features, generator=draw)
-    base.model.get_output_embeddings().register_forward_hook(lambda *called: called[-1][..., mixed])
+    head, draw = base.model.get_output_embeddings(), torch.Generator().manual_seed(1)
+    mixed = torch.randperm(head.out_features, generator=draw)
+    head.register_forward_hook(lambda *called: called[-1][..., mixed])
     return Generator(base, adapter, LONGEST)
 
 
