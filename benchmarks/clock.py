@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -36,6 +36,11 @@ def interleave(
         for name in order:
             figures[name].append(_seconds(contenders[name], calls[name], on_gpu))
     return figures
+
+
+def milliseconds(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Convert what `interleave` gives."""
+    return {name: [1e3 * one for one in own] for name, own in seconds.items()}
 
 
 def _seconds(call: Callable[[], object], times: int, on_gpu: bool) -> float:

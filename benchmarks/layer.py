@@ -7,7 +7,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from benchmarks import contenders
-from benchmarks.clock import interleave
+from benchmarks.clock import interleave, milliseconds
 from benchmarks.contenders import ACTIVE_RANK, AGAIN, FROZEN, LORA
 from benchmarks.measure import Measure, measure
 from flix_lightning.adapter import AdaptedProjection
@@ -27,8 +27,7 @@ def time_layer(width: int, rounds: int) -> Measure:
         f"PEFT LoRA r={contenders.MATCHED_RANK}": _call(_lora(width, contenders.MATCHED_RANK)),
         **{contenders.name(count): _flix(width, count) for count in contenders.COUNTS},
     }
-    seconds = interleave(calls, rounds)
-    figures = {name: [1e3 * second for second in own] for name, own in seconds.items()}
+    figures = milliseconds(interleave(calls, rounds))
     bars = {contenders.name(count): BAR for count in contenders.COUNTS} if width == WIDTHS[0] else {}
     return measure(f"one layer, d = {width}, forward and backward", "ms", figures, LORA, bars)
 

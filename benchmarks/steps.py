@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import contenders
-from benchmarks.clock import interleave
+from benchmarks.clock import interleave, milliseconds
 from benchmarks.contenders import COUNTS, LORA, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
@@ -31,9 +31,8 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
         contenders.flix(base, COUNTS[-1], targets, workload.batch)
     )
     on_gpu = device != "cpu"
-    seconds = interleave(calls, rounds, on_gpu=on_gpu)
-    figures = {title: [1e3 * second for second in own] for title, own in seconds.items()}
-    where = f"{workload.title}, {TARGETS[targets]}, {workload.batch} x {workload.length} tokens"
+    figures = milliseconds(interleave(calls, rounds, on_gpu=on_gpu))
+    where = _where(workload, targets)
     bar = GPU_BAR if on_gpu else BAR
     bars = {name(count): bar for count in (40, 120)} if targets == "all-linear" else {}
     growth = {title: figures[title] for title in (few, many, alone)}
@@ -55,10 +54,10 @@ def time_lazy_steps(workload: Workload, rounds: int) -> Measure:
         f"{name(THOUSANDS)}, lazy": contenders.flix(base, THOUSANDS, targets, workload.batch, lazy=True),
     }
     calls = {title: step(contender, inputs) for title, contender in everyone.items()}
-    figures = {title: [1e3 * one for one in own] for title, own in interleave(calls, rounds).items()}
-    where = f"{workload.title}, {TARGETS[targets]}, {workload.batch} x {workload.length} tokens"
+    figures = milliseconds(interleave(calls, rounds))
     bars = {f"{name(THOUSANDS)}, lazy": GROWTH}
-    return measure(f"growth with D, lazy, of the step of {where}", "ms", figures, name(few), bars)
+    title = f"growth with D, lazy, of the step of {_where(workload, targets)}"
+    return measure(title, "ms", figures, name(few), bars)
 
 
 def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
@@ -74,6 +73,10 @@ def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
             optimizer.zero_grad()
 
     return call
+
+
+def _where(workload: Workload, targets: str) -> str:
+    return f"{workload.title}, {TARGETS[targets]}, {workload.batch} x {workload.length} tokens"
 
 
 def _dense_alone(contender: Contender) -> Callable[[], None]:
