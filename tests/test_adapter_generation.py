@@ -1,10 +1,13 @@
 """Generation with a batch of mixed features against each example alone, on weights merged for it."""
 
 import copy
+import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from flix_lightning import update
 from reference import merged
 from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
 
@@ -66,3 +69,70 @@ def test_several_samples_of_an_example_use_its_features(architecture):
         else:
             expected = single(torch.cat([prompt, written[:, :-1]], dim=1)).logits[:, -STEPS:]
         torch.testing.assert_close(logits[row], expected[0].float())
+
+
+@pytest.fixture
+def gathered(monkeypatch):
+    """What is gathered of the pools, as long as it lives."""
+    made, gather = [], update.gather
+
+    def note(*given):
+        rows = gather(*given)
+        made.append(weakref.ref(rows))
+        return rows
+
+    monkeypatch.setattr(update, "gather", note)
+    return made
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_are_gathered_once_for_all_tokens_and_let_go(architecture, gathered):
+    model = build(architecture)
+    adapter = adapt(model)
+    inputs = batch(model)
+    del inputs["labels"]
+    with adapter.route(adapter.space.rows(FEATURES)):
+        model.generate(**inputs, **OPTIONS, **STRATEGIES["greedy"])
+        assert sum(rows() is not None for rows in gathered) == len(gathered) == 2 * len(adapter.modules)
+    assert not any(rows() is not None for rows in gathered)
+
+
+@pytest.mark.parametrize(
+    ("made_in", "off"),
+    [
+        (nullcontext, torch.no_grad),
+        (nullcontext, torch.inference_mode),
+        (torch.inference_mode, torch.inference_mode),
+    ],
+)
+def test_pools_that_change_between_two_forwards_are_gathered_anew(made_in, off):
+    with made_in():
+        model = build(ARCHITECTURES[0])
+        adapter = adapt(model)
+    inputs, rows = batch(model), adapter.space.rows(FEATURES)
+
+    def logits():
+        return model(**inputs).logits
+
+    with off():
+        with adapter.route(rows):
+            before = logits()
+            for pool in adapter.parameters():
+                pool[:-1] *= 2
+            together = logits()
+        with adapter.route(rows):
+            apart = logits()
+    assert not torch.equal(before, apart)
+    assert torch.equal(together, apart)
+
+
+def test_rows_are_gathered_anew_for_another_precision():
+    model = build(ARCHITECTURES[0], torch.float32)
+    adapter = adapt(model)
+    inputs, rows = batch(model), adapter.space.rows(FEATURES)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), adapter.route(rows):
+        apart = model(**inputs).logits
+    with torch.no_grad(), adapter.route(rows):
+        model(**inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model(**inputs).logits, apart)

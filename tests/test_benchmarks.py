@@ -68,23 +68,29 @@ def test_rounds_call_everyone_as_often(monkeypatch):
     assert {name: len(own) for name, own in figures.items()} == {"a": 5, "b": 5}
 
 
-class InPlace(nn.Module):
-    def __init__(self):
+class Product(nn.Module):
+    def __init__(self, multiply):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(1, 4, 4))
+        self.weight = nn.Parameter(torch.ones(2, 3, 5))
+        self.multiply = multiply
 
     def forward(self, x):
-        loss = torch.zeros(1, 4, 4).baddbmm_(x, self.weight).sum()
-        return type("Output", (), {"loss": loss})
+        return type("Output", (), {"loss": self.multiply(x, self.weight).sum()})
 
 
 def test_a_product_that_pytorch_counts_as_nothing_is_not_overlooked():
-    model, inputs = InPlace(), {"x": torch.ones(1, 4, 4)}
+    model, inputs = Product(lambda x, w: torch.zeros(4, 5).addmm_(x[0], w[0])), {"x": torch.ones(2, 4, 3)}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**inputs)
     assert counter.get_total_flops() == 0
-    with pytest.raises(RuntimeError, match="baddbmm_ multiplies matrices, and is not counted"):
+    with pytest.raises(RuntimeError, match="addmm_ multiplies matrices, and is not counted"):
         counts.flops(Contender(model, []), inputs)
+
+
+def test_a_product_added_in_place_counts_as_any():
+    models = Product(lambda x, w: torch.zeros(2, 4, 5).baddbmm_(x, w)), Product(torch.bmm)
+    in_place, apart = (counts.flops(Contender(model, []), {"x": torch.ones(2, 4, 3)}) for model in models)
+    assert in_place == apart == 2 * (2 * 2 * 4 * 3 * 5)  # a product and its gradient of the weight
 
 
 def test_bytes_kept_are_those_of_what_backward_reads():

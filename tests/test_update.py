@@ -4,6 +4,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from benchmarks.contenders import Contender
 from benchmarks.counts import kept
@@ -61,6 +62,19 @@ def test_half_precision_is_the_reference_rounded(weights, autocast):
     known = torch.cat([torch.full((len(A), 1), A.grad is not None) for A, _ in reference.values()])
     assert module.A.grad.dtype == torch.float32
     torch.testing.assert_close(module.A.grad[:-1].double() * known, own * known, rtol=0.03, atol=0.2)
+
+
+def test_a_base_whose_backward_reads_its_output_is_refused():
+    class Exponential(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).exp()
+
+    module, routing = projection("linear")
+    module.base.__class__ = Exponential
+    with routing.use(SPACE.rows(FEATURES)):
+        output = module(torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
 
 
 def test_a_projection_used_twice_gets_both_gradients():

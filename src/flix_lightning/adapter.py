@@ -13,11 +13,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from flix_lightning import update
 from flix_lightning.errors import UserError, some
 from flix_lightning.features import FeatureSpace, Rows
 from flix_lightning.routing import Routing
 from flix_lightning.targets import find_targets
-from flix_lightning.update import down, up
 
 
 class AdaptedProjection(nn.Module):
@@ -25,7 +25,8 @@ class AdaptedProjection(nn.Module):
 
     `A` [R + 1, d_in] and `B` [R + 1, d_out] are pools of rows; the last row is zero and stays so. To the
     base's output for example i, whose rows are `index[i]`, is added ``(x[i] A[index[i]]ᵀ) B[index[i]]``, with
-    no scaling. A starts uniform in ±1/√d_in, as LoRA's does, and B at zero.
+    no scaling. A starts uniform in ±1/√d_in, as LoRA's does, and B at zero. The update is added in place: a
+    hook on `base` that keeps its output must clone it.
     """
 
     def __init__(
@@ -71,8 +72,6 @@ class AdaptedProjection(nn.Module):
         """
         rows = self._routing.rows
         index = rows.index[:1] if rows.uniform else rows.index
-        # One tensor given twice is more than torch.compile takes.
-        trained = None if rows.trained is rows.index else rows.trained[: len(index)]
         # Beam search and num_return_sequences repeat examples inside the decoder.
         if x.shape[0] < len(index) or x.shape[0] % len(index):
             raise RuntimeError(
@@ -81,8 +80,27 @@ class AdaptedProjection(nn.Module):
             )
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.A.dtype
-        x, product = down(x, self.A, index, trained, dtype, self._sparse)
-        return up(self.base(x), product, self.B, index, trained, self._sparse)
+        if not torch.is_grad_enabled():
+            return update.added(self.base(x), x, *self._gathered(index, dtype))
+        # One tensor given twice is more than torch.compile takes.
+        trained = None if rows.trained is rows.index else rows.trained[: len(index)]
+        x, product = update.down(x, self.A, index, trained, dtype, self._sparse)
+        return update.up(self.base(x), product, self.B, index, trained, self._sparse)
+
+    def _gathered(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The rows of each example, kept while they are in force: generation needs them at every token."""
+
+        def gather() -> tuple[Tensor, Tensor]:
+            return update.gather(self.A, index, dtype), update.gather(self.B, index, dtype)
+
+        # Of tensors made in inference mode nobody can tell whether they have changed since.
+        if torch.compiler.is_compiling() or self.A.is_inference():
+            return gather()
+        made_of = dtype, self.A._version, self.B._version
+        kept = self._routing.kept.get(self._name)
+        if kept is None or kept[0] != made_of:
+            kept = self._routing.kept[self._name] = made_of, gather()
+        return kept[1]
 
 
 class Adapter:

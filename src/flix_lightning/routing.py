@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -14,11 +15,15 @@ from flix_lightning.layers import find_layers
 class Routing:
     """The rows of the batch that a model is working on, shared by its adapted projections.
 
+    Attributes:
+        kept: for as long as these rows are in force, what each projection made of them.
+
     Neither global nor thread-local: autograd recomputes checkpointed layers in threads of its own.
     """
 
     def __init__(self):
         self._rows: Rows | None = None
+        self.kept: dict[str, Any] = {}
 
     @property
     def rows(self) -> Rows:
@@ -34,11 +39,12 @@ class Routing:
     @contextmanager
     def use(self, rows: Rows | None) -> Iterator[None]:
         """Put `rows` in force for the body."""
-        before, self._rows = self._rows, rows
+        before = self._rows, self.kept
+        self._rows, self.kept = rows, {}
         try:
             yield
         finally:
-            self._rows = before
+            self._rows, self.kept = before
 
     def checkpoint_layers(self, model: PreTrainedModel) -> None:
         """Keep only the input of each layer for backward, which recomputes the rest; in eval mode too.

@@ -1,7 +1,8 @@
 """The low-rank update of a batch, as two autograd functions around the base projection.
 
 Autograd by itself would keep the gathered rows of every projection for backward. These gather them again:
-what is kept is x and its product with A's rows, as plain LoRA keeps them.
+what is kept is x and its product with A's rows, as plain LoRA keeps them. Where there is no backward, `added`
+does both.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from flix_lightning import products
 def down(
     x: Tensor, A: Tensor, index: Tensor, trained: Tensor | None, dtype: torch.dtype, sparse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Give x for the base projection, and ``x[i] A[index[i]]ᵀ`` of each example i (eq. 2 of the paper).
+    """Give x for the base projection, and ``A[index[i]] x[i]ᵀ`` of each example i (eq. 2 of the paper).
 
     The base's gradient of x comes back through here, so that the product itself adds the update's to it.
 
@@ -26,11 +27,9 @@ def down(
         A: pool [R + 1, d_in]; the last row is the null row, and gets no gradient.
         index: long [batch, r]; of a batch whose examples all have the same rows, [1, r].
         trained: as `index`: where the rows' gradients go, of which the null row takes none; None is `index`.
-        dtype: of the products, [batch, n · ..., r].
+        dtype: of the products, [batch, r, n · ...].
         sparse: give A an uncoalesced sparse gradient, of the rows in `trained` alone.
     """
-    if not torch.is_grad_enabled():
-        return x, _down(x, A, index, dtype)
     through, product = _Down.apply(x, A, index, trained, dtype, sparse)
     return through if x.requires_grad else x, product
 
@@ -38,7 +37,7 @@ def down(
 def up(
     output: Tensor, product: Tensor, B: Tensor, index: Tensor, trained: Tensor | None, sparse: bool = False
 ) -> Tensor:
-    """Give ``output[i] + product[i] B[index[i]]`` for each example i.
+    """Give ``output[i] + product[i]ᵀ B[index[i]]`` for each example i, in the place of `output`.
 
     Where an update is zero, that is `output` bit for bit.
 
@@ -48,9 +47,23 @@ def up(
         B: pool [R + 1, d_out].
         index, trained, sparse: as in `down`.
     """
-    if not torch.is_grad_enabled():
-        return _plus(output, product, _gather(B, index, product.dtype))
     return _Up.apply(output, product, B, index, trained, sparse)
+
+
+def added(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+    """Give ``output[i] + (x[i] A[i]ᵀ) B[i]`` for each example i, in the place of `output`; no backward.
+
+    Args:
+        output, x: as in `down` and `up`.
+        A: of each example, what `gather` gives [batch, r, d_in].
+        B: [batch, r, d_out].
+    """
+    return _add(output, _times(A, _by_example(x, A).to(A.dtype).mT), B)
+
+
+def gather(pool: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """Give the rows of a pool [R + 1, d] that `index` [batch, r] names: [batch, r, d]."""
+    return functional.embedding(index, pool).to(dtype)
 
 
 class _Down(torch.autograd.Function):
@@ -67,15 +80,16 @@ class _Down(torch.autograd.Function):
         ctx.save_for_backward(x, A, index, trained)
         ctx.sparse = sparse
         ctx.set_materialize_grads(False)
-        return x.view_as(x), _down(x, A, index, dtype)
+        product = _times(gather(A, index, dtype), _by_example(x, index).to(dtype).mT)
+        return x.view_as(x), product
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_x: Tensor | None, grad_product: Tensor) -> tuple[Tensor | None, ...]:
         x, A, index, trained = ctx.saved_tensors
         if ctx.needs_input_grad[0]:
-            grad_x = _plus(grad_x, grad_product, _gather(A, index, grad_product.dtype))
-        rows = _times(grad_product.mT, _by_example(x, index).to(grad_product.dtype))
+            grad_x = _add(grad_x.clone(), grad_product, gather(A, index, grad_product.dtype))
+        rows = _times(grad_product, _by_example(x, index).to(grad_product.dtype))
         return grad_x, _pool_gradient(rows, A, index, trained, ctx.sparse), None, None, None, None
 
 
@@ -92,28 +106,28 @@ class _Up(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(product, B, index, trained)
         ctx.sparse = sparse
-        return _plus(output, product, _gather(B, index, product.dtype))
+        # Autograd's own way to change an input copies the gradient of one that is a view, as with a bias.
+        return _add(output, product, gather(B, index, product.dtype)).detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         product, B, index, trained = ctx.saved_tensors
         by_example = _by_example(grad, index).to(product.dtype)
-        grad_product = _times(by_example, _gather(B, index, product.dtype).mT)
-        rows = _times(product.mT, by_example)
+        grad_product = _times(gather(B, index, product.dtype), by_example.mT)
+        rows = _times(product, by_example)
         return grad, grad_product, _pool_gradient(rows, B, index, trained, ctx.sparse), None, None, None
 
 
-def _down(x: Tensor, A: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    return _times(_by_example(x, index).to(dtype), _gather(A, index, dtype).mT)
+def _add(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
+    """Add product [batch, r, n · ...] transposed times rows [batch, r, d] to `to` [n · batch, ..., d].
 
-
-def _plus(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
-    """Add product [batch, n · ..., r] times rows [batch, r, d] to `to` [n · batch, ..., d]."""
-    if to.dtype == product.dtype and len(rows) > 1:
-        return torch.baddbmm(_by_example(to, rows), product, rows).view(to.shape)
+    In place, or in a copy where `to` is not contiguous.
+    """
+    if to.dtype == product.dtype and len(product) > 1:
+        return _by_example(to, rows).baddbmm_(product.mT, rows).view(to.shape)
     # Cast last, so that an update of zero leaves `to` as it is, bit for bit.
-    return to + _times(product, rows).to(to.dtype).view(to.shape)
+    return to.add_(_times(product.mT, rows).to(to.dtype).view(to.shape))
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
@@ -123,9 +137,9 @@ def _times(left: Tensor, right: Tensor) -> Tensor:
 
 def _pool_gradient(rows: Tensor, pool: Tensor, index: Tensor, trained: Tensor | None, sparse: bool) -> Tensor:
     """The gradient of a pool from those of the rows [batch, r, d] that were gathered."""
-    # To leave the null row out of a sparse gradient costs a search, and is needed only where it stands for
-    # frozen rows: its own gradient is zero.
-    left_out = -1 if sparse and trained is None else len(pool) - 1
+    # To leave the null row out takes time, and is needed only where it stands for frozen rows: its own
+    # gradient is zero.
+    left_out = -1 if trained is None else len(pool) - 1
     return torch.ops.aten.embedding_backward(
         rows.to(pool.dtype), index if trained is None else trained, len(pool), left_out, False, sparse
     )
@@ -134,7 +148,3 @@ def _pool_gradient(rows: Tensor, pool: Tensor, index: Tensor, trained: Tensor | 
 def _by_example(x: Tensor, like: Tensor) -> Tensor:
     """View x [n · batch, ..., d] as [batch, n · ..., d], of as many examples as `like` is of."""
     return x.reshape(len(like), -1, x.shape[-1])
-
-
-def _gather(pool: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    return functional.embedding(index, pool).to(dtype)
