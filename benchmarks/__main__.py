@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import counts, generation, layer, steps, workloads
+from benchmarks import clock, counts, generation, layer, steps, workloads
 from benchmarks.measure import Measure
 from benchmarks.report import report, write
 from benchmarks.workloads import TARGETS
@@ -52,6 +52,7 @@ def _cpu(rounds: int, quick: bool) -> Iterator[Measure]:
             yield from counts.count(workload, targets)
     if quick:
         return
+    clock.keep_memory()
     for width in layer.WIDTHS:
         yield layer.time_layer(width, rounds)
     for workload in workloads.WORKLOADS:
@@ -71,8 +72,8 @@ def _notes(options: argparse.Namespace) -> list[str]:
     device = torch.cuda.get_device_name() if options.gpu else f"{_processor()}, one thread"
     return [
         f"{packages}; {device}. Times: medians of {options.rounds} rounds, in each of which every contender "
-        "was called in turn; ratios are of the figures of one round, quartiles over rounds. The row 'again' "
-        "is the reference's own, made anew: it shows the noise."
+        "was called in turn, with memory that the process keeps; ratios are of the figures of one round, "
+        "quartiles over rounds. The row 'again' is the reference's own, made anew: it shows the noise."
     ]
 
 

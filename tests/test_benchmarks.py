@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -37,6 +39,7 @@ def test_every_measure_is_taken_of_an_encoder_decoder_and_a_decoder(tmp_path, mo
     monkeypatch.setattr(generation, "TOKENS", 4)
     monkeypatch.setattr(steps, "THOUSANDS", 2000)
     monkeypatch.setattr(clock, "LEAST", 0.0)
+    monkeypatch.setattr(clock, "keep_memory", lambda: None)  # for other tests have this process too
     assert benchmarks.main(["--rounds", "2", "--out", str(tmp_path)]) == 0
     titles = {json.loads(line)["title"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()}
     for name in ARCHITECTURES:
@@ -91,6 +94,28 @@ def test_a_product_added_in_place_counts_as_any():
     models = Product(lambda x, w: torch.zeros(2, 4, 5).baddbmm_(x, w)), Product(torch.bmm)
     in_place, apart = (counts.flops(Contender(model, []), {"x": torch.ones(2, 4, 3)}) for model in models)
     assert in_place == apart == 2 * (2 * 2 * 4 * 3 * 5)  # a product and its gradient of the weight
+
+
+def test_what_a_call_frees_stays_for_the_next():
+    code = """
+import resource
+import torch
+from benchmarks.clock import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**22), torch.ones(2**23)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+freed = faults()
+keep_memory()
+faults()
+print(freed, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    freed, kept = map(int, done.stdout.split())
+    assert kept < 0.01 * freed
 
 
 def test_bytes_kept_are_those_of_what_backward_reads():

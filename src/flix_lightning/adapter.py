@@ -87,20 +87,16 @@ class AdaptedProjection(nn.Module):
         x, product = update.down(x, self.A, index, trained, dtype, self._sparse)
         return update.up(self.base(x), product, self.B, index, trained, self._sparse)
 
-    def _gathered(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _gathered(self, index: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """The rows of each example, kept while they are in force: generation needs them at every token."""
-
-        def gather() -> tuple[Tensor, Tensor]:
-            return update.gather(self.A, index, dtype), update.gather(self.B, index, dtype)
-
+        pools, kept = (self.A, self.B), self._routing.kept
         # Of tensors made in inference mode nobody can tell whether they have changed since.
-        if torch.compiler.is_compiling() or self.A.is_inference():
-            return gather()
-        made_of = dtype, self.A._version, self.B._version
-        kept = self._routing.kept.get(self._name)
-        if kept is None or kept[0] != made_of:
-            kept = self._routing.kept[self._name] = made_of, gather()
-        return kept[1]
+        if torch.compiler.is_compiling() or pools[0].is_inference():
+            return [update.gather(pool, index, dtype) for pool in pools]
+        made_of = self._name, dtype, pools[0]._version, pools[1]._version
+        if made_of not in kept:
+            kept[made_of] = [update.gather(pool, index, dtype) for pool in pools]
+        return kept[made_of]
 
 
 class Adapter:

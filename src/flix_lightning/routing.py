@@ -1,6 +1,6 @@
 """The rows in force in one model: at its forward, and again where activation checkpointing recomputes it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ class Routing:
 
     def __init__(self):
         self._rows: Rows | None = None
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[Hashable, Any] = {}
 
     @property
     def rows(self) -> Rows:

@@ -125,9 +125,9 @@ def _add(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
     In place, or in a copy where `to` is not contiguous.
     """
     if to.dtype == product.dtype and len(product) > 1:
-        return _by_example(to, rows).baddbmm_(product.mT, rows).view(to.shape)
+        return _by_example(to, rows).baddbmm_(product.mT, rows).view_as(to)
     # Cast last, so that an update of zero leaves `to` as it is, bit for bit.
-    return to.add_(_times(product.mT, rows).to(to.dtype).view(to.shape))
+    return to.add_(_times(product.mT, rows).to(to.dtype).view_as(to))
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
