@@ -88,7 +88,11 @@ class AdaptedProjection(nn.Module):
         return update.up(self.base(x), product, self.B, index, trained, self._sparse)
 
     def _gathered(self, index: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """The rows of each example, kept while they are in force: generation needs them at every token."""
+        """The rows of each example, kept while they are in force: generation needs them at every token.
+
+        That is r · (d_in + d_out) numbers an example: of all linears at r = 6 what 57 tokens take in the
+        cache of a Llama 2 of 7B, and 155 in that of a Gemma 3 of 270M.
+        """
         pools, kept = (self.A, self.B), self._routing.kept
         # Of tensors made in inference mode nobody can tell whether they have changed since.
         if torch.compiler.is_compiling() or pools[0].is_inference():
