@@ -20,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; give 1 where a count, which has no noise, is over its bar."""
     options = _options(arguments)
     torch.set_num_threads(1)
+    if not options.quick:
+        clock.keep_memory()
     measures, console = [], Console()
     for one in _gpu(options.rounds) if options.gpu else _cpu(options.rounds, options.quick):
         measures.append(one)
@@ -52,7 +54,6 @@ def _cpu(rounds: int, quick: bool) -> Iterator[Measure]:
             yield from counts.count(workload, targets)
     if quick:
         return
-    clock.keep_memory()
     for width in layer.WIDTHS:
         yield layer.time_layer(width, rounds)
     for workload in workloads.WORKLOADS:

@@ -15,10 +15,10 @@ from flix_lightning.layers import find_layers
 class Routing:
     """The rows of the batch that a model is working on, shared by its adapted projections.
 
+    Neither global nor thread-local: autograd recomputes checkpointed layers in threads of its own.
+
     Attributes:
         kept: for as long as these rows are in force, what each projection made of them.
-
-    Neither global nor thread-local: autograd recomputes checkpointed layers in threads of its own.
     """
 
     def __init__(self):

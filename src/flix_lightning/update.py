@@ -58,7 +58,7 @@ def added(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
         A: of each example, what `gather` gives [batch, r, d_in].
         B: [batch, r, d_out].
     """
-    return _add(output, _times(A, _by_example(x, A).to(A.dtype).mT), B)
+    return _add(output, _product(x, A), B)
 
 
 def gather(pool: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
@@ -80,8 +80,7 @@ class _Down(torch.autograd.Function):
         ctx.save_for_backward(x, A, index, trained)
         ctx.sparse = sparse
         ctx.set_materialize_grads(False)
-        product = _times(gather(A, index, dtype), _by_example(x, index).to(dtype).mT)
-        return x.view_as(x), product
+        return x.view_as(x), _product(x, gather(A, index, dtype))
 
     @staticmethod
     @once_differentiable
@@ -117,6 +116,11 @@ class _Up(torch.autograd.Function):
         grad_product = _times(gather(B, index, product.dtype), by_example.mT)
         rows = _times(product, by_example)
         return grad, grad_product, _pool_gradient(rows, B, index, trained, ctx.sparse), None, None, None
+
+
+def _product(x: Tensor, rows: Tensor) -> Tensor:
+    """Multiply A's rows [batch, r, d_in] by x [n · batch, ..., d_in] transposed: [batch, r, n · ...]."""
+    return _times(rows, _by_example(x, rows).to(rows.dtype).mT)
 
 
 def _add(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
