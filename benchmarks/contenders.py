@@ -19,6 +19,7 @@ ACTIVE_RANK = TASK_RANK + LANGUAGE_RANK
 LORA = f"PEFT LoRA r={ACTIVE_RANK}"
 AGAIN = f"{LORA}, again"  # the same made anew: what the clock gives to no difference
 FROZEN = "frozen base"
+ONEDNN = "base by oneDNN, as in train.py"  # where all others have PyTorch's own layers
 COUNTS = (10, 40, 120, 1000)  # features
 MATCHED_RANK = TASKS * TASK_RANK + 35 * LANGUAGE_RANK  # of param-matched LoRA, at 40 features
 

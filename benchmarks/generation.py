@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from benchmarks import contenders
 from benchmarks.clock import interleave
-from benchmarks.contenders import ACTIVE_RANK, FROZEN, LORA, name
+from benchmarks.contenders import ACTIVE_RANK, FROZEN, LORA, ONEDNN, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
 from flix_lightning.adapter import Adapter, inject
+from flix_lightning.products import use_onednn
 from flix_lightning.targets import find_targets
 
 COMBINATIONS, TOKENS, FEATURES = 16, 32, 40
@@ -42,17 +43,20 @@ def time_generation(workload: Workload, targets: str, rounds: int) -> Measure:
     named = [(f"task:{n % contenders.TASKS}", f"language:{n}") for n in range(COMBINATIONS)]
     index = adapter.space.rows(named).index
     mixed, one = _lora(base, targets, adapter, index), contenders.lora(base, ACTIVE_RANK, targets).model
+    by_onednn = copy.deepcopy((ours, adapter))
+    use_onednn(by_onednn[0])
 
-    def routed() -> Tensor:
+    def routed(model: PreTrainedModel, adapter: Adapter) -> Tensor:
         with adapter.route(adapter.space.rows(named)):
-            return _generate(ours, inputs)
+            return _generate(model, inputs)
 
     calls: dict[str, Callable[[], Tensor]] = {
         FROZEN: lambda: _generate(base, inputs),
         LORA: lambda: _generate(one, inputs),
         MIXED: lambda: _generate(mixed, inputs, adapter_names=NAMES),
         f"{MIXED}, again": lambda: _generate(mixed, inputs, adapter_names=NAMES),
-        name(FEATURES): routed,
+        name(FEATURES): lambda: routed(ours, adapter),
+        f"{name(FEATURES)}, {ONEDNN}": lambda: routed(*by_onednn),
     }
     if not torch.equal(calls[MIXED](), calls[name(FEATURES)]()):
         raise RuntimeError("ours and PEFT's adapters of the same weights do not generate the same tokens")

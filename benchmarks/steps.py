@@ -7,10 +7,11 @@ from torch import Tensor
 
 from benchmarks import contenders
 from benchmarks.clock import interleave, milliseconds
-from benchmarks.contenders import COUNTS, LORA, Contender, name
+from benchmarks.contenders import COUNTS, LORA, ONEDNN, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
 from flix_lightning.lazy_adam import LazyAdam
+from flix_lightning.products import use_onednn
 
 BAR = 0.95  # to PEFT's LoRA of the active rank, D = 40 and 120, all linears
 GPU_BAR = 1.0
@@ -26,11 +27,15 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
         title: step(contender, inputs)
         for title, contender in contenders.trainable(base, targets, workload.batch).items()
     }
+    on_gpu = device != "cpu"
+    if not on_gpu:
+        by_onednn = contenders.flix(base, 40, targets, workload.batch)
+        use_onednn(by_onednn.model)
+        calls[f"{name(40)}, {ONEDNN}"] = step(by_onednn, inputs)
     few, many = name(COUNTS[0]), name(COUNTS[-1])
     calls[alone := f"{many}, its dense gradient and AdamW alone"] = _dense_alone(
         contenders.flix(base, COUNTS[-1], targets, workload.batch)
     )
-    on_gpu = device != "cpu"
     figures = milliseconds(interleave(calls, rounds, on_gpu=on_gpu))
     where = _where(workload, targets)
     bar = GPU_BAR if on_gpu else BAR

@@ -88,7 +88,7 @@ class _Down(torch.autograd.Function):
         x, A, index, trained = ctx.saved_tensors
         if ctx.needs_input_grad[0]:
             grad_x = _add(grad_x.clone(), grad_product, gather(A, index, grad_product.dtype))
-        rows = _times(grad_product, _by_example(x, index).to(grad_product.dtype))
+        rows = _times(grad_product, _by_example(x, grad_product))
         return grad_x, _pool_gradient(rows, A, index, trained, ctx.sparse), None, None, None, None
 
 
@@ -112,7 +112,7 @@ class _Up(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         product, B, index, trained = ctx.saved_tensors
-        by_example = _by_example(grad, index).to(product.dtype)
+        by_example = _by_example(grad, product)
         grad_product = _times(gather(B, index, product.dtype), by_example.mT)
         rows = _times(product, by_example)
         return grad, grad_product, _pool_gradient(rows, B, index, trained, ctx.sparse), None, None, None
@@ -120,7 +120,7 @@ class _Up(torch.autograd.Function):
 
 def _product(x: Tensor, rows: Tensor) -> Tensor:
     """Multiply A's rows [batch, r, d_in] by x [n · batch, ..., d_in] transposed: [batch, r, n · ...]."""
-    return _times(rows, _by_example(x, rows).to(rows.dtype).mT)
+    return _times(rows, _by_example(x, rows).mT)
 
 
 def _add(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
@@ -128,15 +128,17 @@ def _add(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
 
     In place, or in a copy where `to` is not contiguous.
     """
-    if to.dtype == product.dtype and len(product) > 1:
-        return _by_example(to, rows).baddbmm_(product.mT, rows).view_as(to)
+    if to.dtype == product.dtype and product.shape[0] > 1:
+        to = to.contiguous()
+        _by_example(to, rows).baddbmm_(product.mT, rows)
+        return to
     # Cast last, so that an update of zero leaves `to` as it is, bit for bit.
     return to.add_(_times(product.mT, rows).to(to.dtype).view_as(to))
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
     """Multiply [batch, n, k] by [batch, k, m]; where all examples have the same rows, it is one product."""
-    return products.product(left[0], right[0].mT)[None] if len(left) == 1 else torch.bmm(left, right)
+    return products.product(left[0], right[0].mT)[None] if left.shape[0] == 1 else torch.bmm(left, right)
 
 
 def _pool_gradient(rows: Tensor, pool: Tensor, index: Tensor, trained: Tensor | None, sparse: bool) -> Tensor:
@@ -150,5 +152,7 @@ def _pool_gradient(rows: Tensor, pool: Tensor, index: Tensor, trained: Tensor | 
 
 
 def _by_example(x: Tensor, like: Tensor) -> Tensor:
-    """View x [n · batch, ..., d] as [batch, n · ..., d], of as many examples as `like` is of."""
-    return x.reshape(len(like), -1, x.shape[-1])
+    """View x [n · batch, ..., d] as [batch, n · ..., d]; batch and type are those of `like`."""
+    if x.ndim == 3 and x.shape[0] == like.shape[0] and x.dtype == like.dtype:
+        return x  # where `reshape` and `to` would be a seventh of what one token's update takes
+    return x.reshape(like.shape[0], -1, x.shape[-1]).to(like.dtype)
