@@ -46,7 +46,9 @@ def test_every_measure_is_taken_of_an_encoder_decoder_and_a_decoder(tmp_path, mo
         assert f"step of {name}, q and v, 2 x 4 tokens" in titles
         assert f"generation of {name}, all linear, 16 combinations" in titles
     assert (tmp_path / "figure.png").stat().st_size > 10_000
-    assert "FLix D=1,000" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "FLix D=1,000" in printed
+    assert "FLix D=40, base by oneDNN, as in train.py" in printed
 
 
 def test_a_ratio_is_of_the_figures_of_one_round():
