@@ -130,7 +130,7 @@ def _add(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
     """
     if to.dtype == product.dtype and product.shape[0] > 1:
         to = to.contiguous()
-        _by_example(to, rows).baddbmm_(product.mT, rows)
+        _by_example(to, product).baddbmm_(product.mT, rows)
         return to
     # Cast last, so that an update of zero leaves `to` as it is, bit for bit.
     return to.add_(_times(product.mT, rows).to(to.dtype).view_as(to))
