@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flix_lightning import cli
-from flix_lightning.errors import UserError
+from flix_lightning.common import cli
+from flix_lightning.common.errors import UserError
 
 OUT = "out="
 
@@ -22,8 +22,8 @@ def main(arguments: list[str], console: Console) -> None:
     Raises:
         UserError: no run is there, or a key that the page has no use for.
     """
-    from flix_lightning.dashboard.page import page
-    from flix_lightning.files import write_whole
+    from flix_lightning.common.files import write_whole
+    from flix_lightning.reports.dashboard.page import page
 
     overrides = [one for one in arguments if not one.startswith(OUT)]
     if refused := [one for one in overrides if one.startswith(("seed=", "+sweeps="))]:

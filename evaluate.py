@@ -3,15 +3,18 @@
 `python evaluate.py run=outputs/runs/RUN [data.root=FOLDER_OR_ARCHIVE]`; finished datasets are not done again.
 """
 
-from flix_lightning.cli import hydra_main
+from flix_lightning.common.cli import hydra_main
 
 
 def main(cfg):
     """Evaluate what the config asks for, and print its table."""
     from rich.console import Console
 
-    from flix_lightning import evaluate, results  # here, so that --help and mistakes in the command are quick
-    from flix_lightning.tables import evaluation
+    from flix_lightning.inference import evaluate
+    from flix_lightning.reports.tables import evaluation
+    from flix_lightning.runs import (
+        rows as results,  # here, so that --help and mistakes in the command are quick
+    )
 
     folder = evaluate.evaluate(cfg)
     evaluation.table(results.read(folder.results)).terminal(Console())

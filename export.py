@@ -3,12 +3,12 @@
 `python export.py run=outputs/runs/RUN features=[task:ner,language:sw] out=adapters/ner-sw`
 """
 
-from flix_lightning.cli import hydra_main
+from flix_lightning.common.cli import hydra_main
 
 
 def main(cfg):
     """Write the combinations that the config names."""
-    from flix_lightning import export  # here, so that --help and mistakes in the command are quick
+    from flix_lightning.inference import export  # here, so that --help and mistakes in the command are quick
 
     for folder in export.export(cfg):
         print(folder)

@@ -8,13 +8,13 @@ import sys
 
 from rich.console import Console
 
-from flix_lightning import cli
+from flix_lightning.common import cli
 
 
 def main(overrides: list[str], console: Console) -> None:
     """Print what the overrides come to; nothing is trained."""
-    from flix_lightning import schedule
-    from flix_lightning.plan import plan_all
+    from flix_lightning.reports import plan as schedule
+    from flix_lightning.runs.plan import plan_all
 
     named = any(override.startswith("+sweeps=") for override in overrides)
     sweeps = [[]] if named else [[f"+sweeps={name}"] for name in cli.paper_sweeps()]

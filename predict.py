@@ -6,12 +6,14 @@ command goes on where it was interrupted.
 
 import sys
 
-from flix_lightning.cli import hydra_main
+from flix_lightning.common.cli import hydra_main
 
 
 def main(cfg):
     """Write the predictions that the config asks for."""
-    from flix_lightning import streaming  # here, so that --help and mistakes in the command are quick
+    from flix_lightning.inference import (
+        predict as streaming,  # here, so that --help and mistakes in the command are quick
+    )
 
     print(streaming.predict_file(cfg))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flix_lightning import cli, render
-from flix_lightning.errors import UserError
+from flix_lightning.common import cli
+from flix_lightning.common.errors import UserError
+from flix_lightning.reports import render
 
 FLAG = "--if-finished"  # print the table only when all of its runs are there
 
@@ -20,9 +21,9 @@ def main(overrides: list[str], if_finished: bool) -> int:
 
     Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
     """
-    from flix_lightning import finished
-    from flix_lightning.plan import plan_all
-    from flix_lightning.tables import TABLES, make
+    from flix_lightning.reports.tables import TABLES, make
+    from flix_lightning.runs import finished
+    from flix_lightning.runs.plan import plan_all
 
     cfgs = cli.sweep_configs(overrides)
     plans, left_out = plan_all(cfgs)

@@ -5,16 +5,16 @@
 
 import sys
 
-from flix_lightning.cli import hydra_main, multirun
-from flix_lightning.errors import UserError
-from flix_lightning.runs import RunBusy
+from flix_lightning.common.cli import hydra_main, multirun
+from flix_lightning.common.errors import UserError
+from flix_lightning.runs.folder import RunBusy
 
 
 def train(cfg):
     """Do one run; return the mean validation score of its chosen checkpoints."""
     # Here, so that --help and mistakes in the command are quick.
-    from flix_lightning import experiment
     from flix_lightning.data.mixture import NothingThere
+    from flix_lightning.training import train as experiment
 
     if multirun() and cfg.trainer.devices != 1:
         raise UserError(

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from flix_lightning.adapter import inject
-from flix_lightning.features import FeatureSpace
-from flix_lightning.targets import find_targets
+from flix_lightning.adapter.features import FeatureSpace
+from flix_lightning.adapter.projection import inject
+from flix_lightning.adapter.targets import find_targets
 
 TASKS, TASK_RANK, LANGUAGE_RANK = 5, 4, 2  # the paper's joint mixture: tasks, and its ranks
 ACTIVE_RANK = TASK_RANK + LANGUAGE_RANK

@@ -10,8 +10,8 @@ from benchmarks import contenders
 from benchmarks.clock import interleave, milliseconds
 from benchmarks.contenders import ACTIVE_RANK, AGAIN, FROZEN, LORA
 from benchmarks.measure import Measure, measure
-from flix_lightning.adapter import AdaptedProjection
-from flix_lightning.routing import Routing
+from flix_lightning.adapter.projection import AdaptedProjection
+from flix_lightning.adapter.routing import Routing
 
 WIDTHS = (512, 1024)
 BATCH, LENGTH = 32, 64

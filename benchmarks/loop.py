@@ -14,11 +14,11 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from omegaconf import DictConfig
 from rich.console import Console
 
-from flix_lightning.cli import hydra_main
-from flix_lightning.experiment import train
-from flix_lightning.generation import Generator
-from flix_lightning.module import FlixModule
-from flix_lightning.render import Column, Report, Section, Table
+from flix_lightning.common.cli import hydra_main
+from flix_lightning.models.generation import Generator
+from flix_lightning.reports.render import Column, Report, Section, Table
+from flix_lightning.training.module import FlixModule
+from flix_lightning.training.train import train
 
 #: Part of a run -> what does it. Each is taken without the parts that it calls.
 PARTS = {

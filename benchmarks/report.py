@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.measure import Measure, Row
-from flix_lightning.files import write_whole
-from flix_lightning.render import FONT, Column, Report, Section, Table
+from flix_lightning.common.files import write_whole
+from flix_lightning.reports.render import FONT, Column, Report, Section, Table
 
 WIDE = 3  # panels side by side in the figure
 

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from flix_lightning.models import BUILT_IN
+from flix_lightning.models.base import BUILT_IN
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ import os
 
 import pytest
 import torch
-from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
-
 from folders import line_of, write_split
 from tiny_models import byte_tokenizer
+from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 # For the commands too that tests start.
 os.environ["WANDB_MODE"] = "offline"

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from flix_lightning import checkpoints
+from flix_lightning.runs import checkpoints
 from trials.small import REPOSITORY, SMALL, fresh
 
 #: Phase -> the line of the log or the file of a run that it begins with, and seconds that it may take.

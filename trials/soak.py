@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from scipy.stats import theilslopes
 
-from flix_lightning.cli import hydra_main
+from flix_lightning.common.cli import hydra_main
 from trials.small import REPOSITORY, SMALL, fresh
 
 #: What a run may leave behind in memory, KiB: Hydra keeps the config of every job until the sweep ends, 211

@@ -1,4 +1,5 @@
 """The built-in benchmark `cldr`: five multilingual tasks made from Unicode CLDR, and its base model.
 
-`python -m flix_lightning.cldr` shows samples; `python -m flix_lightning.cldr.pretrain` makes the base.
+`python -m flix_lightning.cldr` shows samples.
+`python -m flix_lightning.cldr.pretraining.pretrain` makes the base.
 """

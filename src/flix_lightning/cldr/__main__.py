@@ -9,8 +9,8 @@ from rich import print_json
 from rich.console import Console
 
 from flix_lightning.cldr.benchmark import APPENDIX_B, datasets, examples, lacking
-from flix_lightning.errors import UserError
-from flix_lightning.languages import language_name
+from flix_lightning.common.errors import UserError
+from flix_lightning.tasks.languages import language_name
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import babel
 
+from flix_lightning.cldr.examples import MAKERS
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, lack, locality
-from flix_lightning.cldr.tasks import MAKERS
 from flix_lightning.cldr.values import PARTITIONS
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import whole_folder
 from flix_lightning.data.layout import Layout
-from flix_lightning.errors import UserError
-from flix_lightning.files import whole_folder
 
 VERSION = "v1"
 

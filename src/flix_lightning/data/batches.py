@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DistributedSampler
 from transformers import PreTrainedTokenizerBase
 
-from flix_lightning.errors import UserError
+from flix_lightning.common.errors import UserError
 
 IGNORED = -100  # label of a position that has no loss, as transformers has it
 

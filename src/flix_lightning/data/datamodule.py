@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
+from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import (
     BatchPlan,
     Collator,
@@ -23,7 +24,6 @@ from flix_lightning.data.batches import (
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
 from flix_lightning.data.tokenized import Tokenization, tokenized, values
-from flix_lightning.errors import UserError
 
 
 class DataModule(LightningDataModule):

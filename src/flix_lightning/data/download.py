@@ -9,12 +9,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import sha256, whole_folder
+from flix_lightning.data.archive import check_archive, unpack
 from flix_lightning.data.fetch import fetch
 from flix_lightning.data.layout import SPLITS, Layout, find_layout, read_lines
-from flix_lightning.data.source import check_archive, unpack
-from flix_lightning.errors import UserError
-from flix_lightning.files import sha256, whole_folder
-from flix_lightning.tasks import TASKS, get_task
+from flix_lightning.tasks.definitions import TASKS, get_task
 
 ARCHIVE = "https://storage.googleapis.com/xtreme-up/xtreme-up-v1.1.jsonl.tgz"
 #: At one commit, so that it is the same data whenever it is downloaded.

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from flix_lightning.errors import UserError
+from flix_lightning.common.errors import UserError
 
 #: Failures in a row, each without a new byte, after which a download is given up; seconds before the next
 #: try, doubled each time; seconds that a server may stay silent.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flix_lightning.errors import UserError
-from flix_lightning.files import sha256
-from flix_lightning.tasks import TASKS, Task, get_task
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import sha256
+from flix_lightning.tasks.definitions import TASKS, Task, get_task
 
 SPLITS = ("train", "validation", "test")
 

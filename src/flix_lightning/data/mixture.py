@@ -11,12 +11,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from flix_lightning import languages, settings, tasks
+from flix_lightning.common import settings
+from flix_lightning.common.errors import UserError, did_you_mean
 from flix_lightning.data import layout as layouts
 from flix_lightning.data.layout import Example, Layout
-from flix_lightning.errors import UserError, did_you_mean
-from flix_lightning.languages import is_known, language_name
-from flix_lightning.tasks import get_task
+from flix_lightning.tasks import definitions as tasks
+from flix_lightning.tasks import languages
+from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.languages import is_known, language_name
 
 _log = logging.getLogger(__name__)
 

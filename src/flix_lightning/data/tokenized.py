@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from flix_lightning import languages, tasks
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import whole_folder
 from flix_lightning.data import layout as layouts
 from flix_lightning.data import mixture as mixtures
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.data.mixture import Dataset, Mixture
 from flix_lightning.data.repeats import RepeatedIds
-from flix_lightning.errors import UserError
-from flix_lightning.files import whole_folder
+from flix_lightning.tasks import definitions as tasks
+from flix_lightning.tasks import languages
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,70 @@
+"""The base model's tokenizer: BPE over the pretraining text, single digits, bytes for what it lacks."""
+
+import json
+import random
+from itertools import islice
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from flix_lightning.cldr.locales import PAPER_LANGUAGES
+from flix_lightning.cldr.pretraining.corpus import pairs
+from flix_lightning.tasks.definitions import TASKS
+from flix_lightning.tasks.languages import language_name
+
+VOCABULARY = 8192
+SENTINELS = 24
+SAMPLE = 150_000  # pretraining examples the merges are learned from
+ALPHABET = 2500  # characters with a token of their own; others (rare Han, Hangul) are spelled in bytes
+
+
+def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that gives every text back as it was, learned from the first SAMPLE examples of `seed`."""
+    specials = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    metaspace = {"replacement": "▁", "prepend_scheme": "always"}
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(**metaspace),
+            # Or `Kenya:` would be a token of its own that has nothing to do with the one of `Kenya,`.
+            pre_tokenizers.Split(Regex(r"[\p{P}&&[^\[\]]](?=\p{P}*$)"), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(**metaspace)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[*specials, *(f"<0x{byte:02X}>" for byte in range(256))],
+        limit_alphabet=ALPHABET,
+        show_progress=False,
+    )
+    prompts = [
+        task.prompt.format(language=language_name(code), input="")
+        for task in TASKS.values()
+        for code in PAPER_LANGUAGES
+    ] * 20
+    text = (
+        part
+        for pair in islice(pairs(random.Random(seed)), SAMPLE)
+        for part in (pair.input, pair.target)
+        if part
+    )
+    tokenizer.train_from_iterator([*prompts, *text], trainer)
+    # The trainer makes the bytes special tokens, which decoding skips; here they are text like any other.
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if not token["content"].startswith("<0x")
+    ]
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=[f"<extra_id_{i}>" for i in range(SENTINELS)],
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )

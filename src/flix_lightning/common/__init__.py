@@ -1,0 +1,1 @@
+"""What all rooms share: errors, files, settings, the command line."""

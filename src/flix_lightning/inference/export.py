@@ -1,0 +1,287 @@
+"""One combination of features as a standard PEFT LoRA folder, or as a plain model with it merged in.
+
+The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from omegaconf import DictConfig
+from peft import LoraConfig
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from flix_lightning.adapter.features import MAX_RANK, FeatureSpace
+from flix_lightning.adapter.projection import require_finite
+from flix_lightning.common import settings
+from flix_lightning.common.errors import UserError, some
+from flix_lightning.common.files import whole_folder
+from flix_lightning.models.base import Base
+from flix_lightning.runs.rows import Row
+from flix_lightning.runs.trained import TAKING_UP, TrainedRun
+
+#: What each setting of `conf/export.yaml` may be.
+_SETTINGS = {
+    **TAKING_UP,
+    "out": settings.TEXT,
+    "features": settings.Kind(
+        "a list as [task:ner,language:sw], or all,", lambda value: value == "all" or _are_features(value)
+    ),
+    "merge": settings.YES_OR_NO,
+    "pad_rank": settings.or_null(settings.whole(1, MAX_RANK)),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run's adapter, as it is exported.
+
+    Attributes:
+        folder: the run's.
+        cfg: its resolved config.
+        rows: its results.
+        ranks: "kind:name" -> rank of every feature that was trained.
+        state: "<projection>.A" [R, d_in] and "<projection>.B" [R, d_out].
+        checkpoint: the name of what it was read from.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    rows: Sequence[Row]
+    ranks: Mapping[str, int]
+    state: Mapping[str, Tensor]
+    checkpoint: str
+
+    @cached_property
+    def space(self) -> FeatureSpace:
+        """The features and their rows in `state`."""
+        return FeatureSpace(self.ranks)
+
+    def rank(self, features: Collection[str]) -> int:
+        """Give the rank of these features together.
+
+        Raises:
+            UserError: none of them was trained with a rank above 0.
+        """
+        if rank := self.space.active_rank(features):
+            return rank
+        known = some([feature for feature, rank in self.ranks.items() if rank], 100)
+        raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
+
+    def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Give each projection's A [r, d_in] and B [r, d_out] of these features; an unknown one is said.
+
+        Raises:
+            UserError: as `rank`; a value that is not finite.
+        """
+        self.rank(features)
+        (index,) = self.space.rows([features]).index
+        rows = {key: pool[index] for key, pool in self.state.items()}
+        require_finite(rows)
+        names = sorted({key.rpartition(".")[0] for key in rows})
+        return {name: (rows[f"{name}.A"], rows[f"{name}.B"]) for name in names}
+
+
+def export(cfg: DictConfig) -> Iterator[Path]:
+    """Write what `conf/export.yaml` asks for, and give each folder written.
+
+    Raises:
+        UserError: a value out of its choices; as `TrainedRun`, `read`, `write_lora` and `write_merged`. What
+            several combinations need is looked at before the first is written.
+    """
+    _check(cfg)
+    run, out = TrainedRun.open(cfg.run), Path(cfg.out)
+    if cfg.features == "all":
+        combinations = _combinations(run.checkpoint(run.select(cfg.checkpoint, []))["ranks"])
+        places = [out / _folder_name(one) for one in combinations]
+    else:
+        combinations, places = [list(cfg.features)], [out]
+    names = [run.select(cfg.checkpoint, _tasks(features)) for features in combinations]
+    read_once = {name: read(run, name) for name in dict.fromkeys(names)}
+    adapters = [read_once[name] for name in names]
+    for trained, features, place in zip(adapters, combinations, places, strict=True):
+        _check_fits(trained.rank(features), features, cfg.pad_rank)
+        _check_new(place)
+    base = run.base()
+    for trained, features, place in zip(adapters, combinations, places, strict=True):
+        if cfg.merge:
+            write_merged(trained, base, features, place)
+        else:
+            write_lora(trained, base, features, place, cfg.pad_rank)
+        yield place
+
+
+def _check(cfg: DictConfig) -> None:
+    settings.check(cfg, _SETTINGS)
+    if cfg.merge and cfg.pad_rank is not None:
+        raise UserError("pad_rank is of adapters, and merge=true leaves none: give one of the two")
+
+
+def _are_features(value: object) -> bool:
+    named = value and isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return bool(named) and all(all(one.partition(":")) for one in value)
+
+
+def _tasks(features: Collection[str]) -> list[str]:
+    return [name for kind, _, name in (one.partition(":") for one in features) if kind == "task"]
+
+
+def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
+    """One feature of each kind, in every way there is."""
+    kinds: dict[str, list[str]] = {}
+    for feature in ranks:
+        kinds.setdefault(feature.partition(":")[0], []).append(feature)
+    return [list(one) for one in product(*kinds.values())]
+
+
+def _folder_name(features: Collection[str]) -> str:
+    name = "-".join(feature.partition(":")[2] for feature in features)
+    if not settings.NAME.holds(name):
+        raise UserError(
+            f"features=all: {', '.join(features)} give {name!r}, which is no name for a folder; name them in "
+            "features= and the folder in out="
+        )
+    return name
+
+
+def read(run: TrainedRun, checkpoint: str) -> Trained:
+    """Read a run's adapter from the checkpoint that `TrainedRun.select` gives.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    state = run.checkpoint(checkpoint)
+    return Trained(run.folder.path, run.cfg, run.rows, state["ranks"], state["adapter"], checkpoint)
+
+
+def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, pad_rank: int | None) -> None:
+    """Write `out` as PEFT and what reads its format expect an adapter: config, safetensors, model card.
+
+    Args:
+        run: what was trained.
+        base: the model that it was trained on.
+        features: "kind:name" each; any combination, trained together or not.
+        out: a folder that is not there yet.
+        pad_rank: rank to fill up to with zeros, for servers of fixed ranks; None leaves it as it is.
+
+    Raises:
+        UserError: as `Trained.rank`; `out` is there; `pad_rank` below the rank.
+    """
+    _check_new(out)
+    rank = run.rank(features)
+    _check_fits(rank, features, pad_rank)
+    padded, pairs = pad_rank or rank, run.lora(features)
+    _check_base(base.model, pairs, run.folder)
+    weights = {}
+    for name, (A, B) in pairs.items():
+        A, B = (nn.functional.pad(pool, (0, 0, 0, padded - rank)) for pool in (A, B))
+        weights[f"base_model.model.{name}.lora_A.weight"] = A.contiguous()
+        weights[f"base_model.model.{name}.lora_B.weight"] = B.T.contiguous()
+    config = LoraConfig(
+        task_type="SEQ_2_SEQ_LM" if base.is_encoder_decoder else "CAUSAL_LM",
+        base_model_name_or_path=base.model.name_or_path,
+        inference_mode=True,
+        r=padded,
+        lora_alpha=padded,  # so that the update is scaled by 1, as in eq. 2
+        lora_dropout=0.0,
+        target_modules=_target_modules(base.model, pairs),
+        fan_in_fan_out=any(isinstance(base.model.get_submodule(name), Conv1D) for name in pairs),
+    )
+    with whole_folder(out) as draft:
+        config.save_pretrained(str(draft))
+        save_file(weights, draft / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        _card(run, base, features, "peft").save(draft / "README.md")
+
+
+def write_merged(run: Trained, base: Base, features: Collection[str], out: Path) -> None:
+    """Write `out` as a plain model of the base's type, with its tokenizer.
+
+    Args: and Raises: as `write_lora`.
+    """
+    _check_new(out)
+    weights, pairs = base.model.state_dict(), run.lora(features)
+    _check_base(base.model, pairs, run.folder)
+    for name, (A, B) in pairs.items():
+        change = A.T.double() @ B.double()
+        if not isinstance(base.model.get_submodule(name), Conv1D):
+            change = change.T
+        weight = weights[f"{name}.weight"]
+        weights[f"{name}.weight"] = weight + change.to(weight.dtype)
+    with whole_folder(out) as draft:
+        base.model.save_pretrained(draft, state_dict=weights)
+        base.tokenizer.save_pretrained(draft)
+        _card(run, base, features, "transformers").save(draft / "README.md")
+
+
+def _check_new(out: Path) -> None:
+    if out.exists():
+        raise UserError(f"out={out} is there already; name a folder that is not, or delete it")
+
+
+def _check_fits(rank: int, features: Collection[str], pad_rank: int | None) -> None:
+    if pad_rank is not None and pad_rank < rank:
+        raise UserError(f"pad_rank={pad_rank}: {', '.join(features)} have rank {rank}, which must fit in it")
+
+
+def _check_base(model: nn.Module, pairs: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
+    modules = dict(model.named_modules())
+    for name, (A, B) in pairs.items():
+        shape, module = (A.shape[1], B.shape[1]), modules.get(name)
+        wanted = shape if isinstance(module, Conv1D) else shape[::-1]
+        if not isinstance(module, nn.Linear | Conv1D) or module.weight.shape != wanted:
+            raise UserError(
+                f"{folder}: its adapter is of another base than its config's model.pretrained, which has "
+                f"no projection {name} from {A.shape[1]} to {B.shape[1]}"
+            )
+
+
+def _target_modules(model: nn.Module, names: Collection[str]) -> list[str]:
+    """The projections' last names, as servers like them, where these mean no others; else whole names."""
+    short = sorted({name.rpartition(".")[2] for name in names})
+    meant = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in short}
+    return short if meant == set(names) else sorted(names)
+
+
+def _card(run: Trained, base: Base, features: Collection[str], library: str) -> ModelCard:
+    known = [feature for feature in features if run.ranks.get(feature)]
+    licence, said = _licence(base.model.name_or_path), set(features)
+    scores = [
+        f"- test, {row.task}/{row.language} ({row.seen}): {row.metric} {row.value:.1f}, {row.n} examples"
+        for row in run.rows
+        if row.split == "test"
+        and row.active == "all"
+        and said >= {f"task:{row.task}", f"language:{row.language}"}
+    ]
+    called = run.cfg.model.pretrained  # or a call that made it, whose folder is called after it
+    called = called if isinstance(called, str) else Path(base.model.name_or_path).name
+    data = ModelCardData(base_model=called, library_name=library, license=licence, tags=["flix", "lora"])
+    ranks = ", ".join(f"{feature} (rank {run.ranks[feature]})" for feature in known)
+    text = f"""---
+{data.to_yaml()}
+---
+
+# {run.cfg.flix.name}: {", ".join(known)}
+
+The updates of {ranks} together, from one run of Featurized Low-Rank Mixtures (Lin et al.).
+
+- base model: `{called}`, licence: {licence or "see there"}
+- training: mixture `{run.cfg.mixture.name}` of the data `{run.cfg.data.name}`, seed {run.cfg.seed}
+- run: `{run.folder.name}`, checkpoint `{run.checkpoint}`
+{chr(10).join(scores or ["- never tested on a dataset of just these features"])}
+"""
+    return ModelCard(text)
+
+
+def _licence(pretrained: str) -> str | None:
+    """What the base model's own card says, if it has one that says it."""
+    card = Path(pretrained) / "README.md"
+    try:
+        return ModelCard.load(card if Path(pretrained).is_dir() else pretrained).data.license
+    except Exception:
+        return None

@@ -1,0 +1,1 @@
+"""Base models: loading, conversion, vocabulary, fast products, and generation of texts."""

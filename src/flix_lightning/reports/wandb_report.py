@@ -1,0 +1,120 @@
+"""The dashboard's panels as a W&B report: `python -m flix_lightning.reports.wandb_report ENTITY PROJECT`.
+
+It is made in your own W&B account (`wandb login`), of the runs that are there: those of WANDB_MODE=online, or
+after `wandb sync outputs/runs/*/wandb/offline-run-*`. --spec needs no account and sends nothing: it prints
+the report's JSON.
+"""
+
+import argparse
+import sys
+
+import wandb
+
+from flix_lightning.reports.tables import table1, table2
+from flix_lightning.reports.tables import table3 as dropout
+from flix_lightning.reports.tables.scores import ScoreColumn
+from flix_lightning.training.loggers import mean_key
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+except ImportError:
+    sys.exit("error: W&B reports need `pip install --constraint constraints.txt --editable '.[report]'`")
+
+STEP = "trainer/global_step"
+METHOD = "flix.name"  # in a run's config
+
+
+def report(entity: str, project: str) -> wr.Report:
+    """Lay the panels out; nothing is sent before its `save()`.
+
+    Args:
+        entity: the W&B user or team.
+        project: the one that the runs are in, `logger.wandb.project`.
+    """
+    joint = [column for column in table1.COLUMNS if column.mixture == table1.JOINT]
+    holdout = [column for column in table1.COLUMNS if column.mixture == table1.HOLDOUT]
+    alone = [column for column in table2.COLUMNS if column.task]
+    tasks = [column for column in joint if column.seen == "seen"]
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title="FLix against LoRA",
+        description="Test and validation scores on 0-100, macro averages over languages.",
+        width="fluid",
+        blocks=[
+            wr.TableOfContents(),
+            wr.H1("Table 1"),
+            _grid([table1.JOINT], [_bars(column) for column in joint]),
+            _grid([table1.HOLDOUT], [_bars(column) for column in holdout]),
+            wr.H1("By language"),
+            _grid([table1.JOINT], [wr.WeavePanelSummaryTable(table_name="test/scores", layout=_WIDE)]),
+            wr.H1("Dropout and rank"),
+            _grid([dropout.COLUMN.mixture], [_scatter(dropout.COLUMN, "flix.dropout")]),
+            *(_grid([column.mixture], [_scatter(column, "flix.ranks.language")]) for column in alone),
+            wr.H1("Figure 2: learning all tasks together"),
+            *(_grid([table1.JOINT, column.mixture], [_bars(column)]) for column in alone),
+            wr.H1("Learning curves"),
+            _grid([table1.JOINT], [_line("train/loss"), *(_line(_key("val", one)) for one in tasks)]),
+            wr.H1("Runs and their configs"),
+            _grid([], [wr.RunComparer(diff_only="split", layout=_WIDE)]),
+        ],
+    )
+
+
+_WIDE = wr.Layout(w=24, h=12)
+
+
+def _key(split: str, column: ScoreColumn) -> str:
+    return mean_key(split, column.task, column.seen)
+
+
+def _grid(mixtures: list[str], panels: list) -> wr.PanelGrid:
+    """Panels of the runs on each mixture, or of all runs; a line or bar for each method."""
+    filters = [f"Metric('Group') = '{name}'" for name in mixtures] or [""]  # a run's group is its mixture
+    return wr.PanelGrid(
+        runsets=[
+            wr.Runset(name=name or "all", filters=filter, groupby=[f"config.{METHOD}"] if name else [])
+            for name, filter in zip(mixtures or [""], filters, strict=True)
+        ],
+        panels=panels,
+    )
+
+
+def _bars(column: ScoreColumn) -> wr.BarPlot:
+    return wr.BarPlot(title=column.head, metrics=[_key("test", column)])
+
+
+def _line(metric: str) -> wr.LinePlot:
+    return wr.LinePlot(title=metric, x=STEP, y=[metric])
+
+
+def _scatter(column: ScoreColumn, key: str) -> wr.ScatterPlot:
+    score = wr.SummaryMetric(_key("test", column))
+    return wr.ScatterPlot(title=f"{column.head} by {key}", x=wr.Config(key), y=score)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flix_lightning.reports.wandb_report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("entity", help="your W&B user or team")
+    parser.add_argument("project", nargs="?", default="flix-lightning", help="flix-lightning if not said")
+    parser.add_argument("--spec", action="store_true", help="print its JSON, and send nothing")
+    options = parser.parse_args()
+    made = report(options.entity, options.project)
+    if options.spec:
+        print(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
+        return
+    try:
+        wandb.login()
+        made.save()
+    except wandb.Error as error:
+        sys.exit(f"error: W&B does not create it: {error}")
+    print(made.url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The tidy rows that a run leaves behind, one fact a row: `results.jsonl`."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean
+
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import write_whole
+
+SCHEMA = 1
+"""Version of a row's meaning. A run's hash holds it, so that old rows are never read as new."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number of a run.
+
+    A score (split validation or test) belongs to one evaluated dataset. A run-level fact has split `train`
+    and no dataset: `task`, `language` and `seen` are None, and `metric` is one of rank, active_parameters,
+    total_parameters, examples_seen, share_without_features (0-1), seconds.
+
+    Attributes:
+        run: the run's hash.
+        method: the method's name, in the paper's words ("FLix", "Compute-matched", "Param-matched").
+        mixture: the training mixture's name.
+        seed: the run's seed.
+        split: "train", "validation" or "test".
+        task: the evaluated task.
+        language: the evaluated language's code.
+        seen: "seen", "unseen_combination" or "unseen_<kind>".
+        active: which features were on: "all", "none" (the frozen base), or one kind alone ("task").
+        metric: the metric's name; scores are on 0-100.
+        value: the number, finite.
+        n: how many examples it was measured on.
+        step: the optimiser step of the weights that it was measured on.
+
+    Raises:
+        UserError: a field of a wrong type or outside its choices, named.
+    """
+
+    run: str
+    method: str
+    mixture: str
+    seed: int
+    split: str
+    task: str | None
+    language: str | None
+    seen: str | None
+    active: str
+    metric: str
+    value: float
+    n: int
+    step: int
+
+    def __post_init__(self):
+        for name in ("run", "method", "mixture", "active", "metric"):
+            self._require(name, isinstance(getattr(self, name), str) and getattr(self, name), "a text")
+        for name in ("seed", "n", "step"):
+            value = getattr(self, name)
+            self._require(name, type(value) is int and value >= 0, "a whole number from 0")
+        self._require("split", self.split in SPLITS, f"one of {', '.join(SPLITS)}")
+        is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        self._require("value", is_number and math.isfinite(self.value), "a finite number")
+        for name in ("task", "language", "seen"):
+            value = getattr(self, name)
+            if self.split == "train":
+                self._require(name, value is None, "null for a run-level fact")
+            else:
+                self._require(name, isinstance(value, str) and value, "a text")
+        if self.seen is not None:
+            known = self.seen == "seen" or self.seen.startswith("unseen_")
+            self._require("seen", known, "seen, unseen_combination or unseen_<kind>")
+
+    def _require(self, name: str, valid: object, expected: str) -> None:
+        if not valid:
+            raise UserError(f"results row: {name} is {getattr(self, name)!r}, expected {expected}")
+
+
+def validations(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
+    """Step -> task -> its validation score there, a macro average over languages; `rows` are one run's."""
+    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.split == "validation":
+            found[row.step][row.task].append(row.value)
+    return {step: {task: fmean(values) for task, values in tasks.items()} for step, tasks in found.items()}
+
+
+def selected_validation(rows: Iterable[Row], selection: str) -> dict[str, float]:
+    """Task -> its validation score, a macro average over languages, at the selected step.
+
+    Args:
+        rows: one run's.
+        selection: "task" (each task at the step where it is best, as in the paper) or "average" (all at the
+            step where their average is best).
+    """
+    steps = list(validations(rows).values())
+    if selection == "average":
+        return max(steps, key=lambda tasks: fmean(tasks.values()))
+    return {task: max(tasks[task] for tasks in steps) for task in steps[0]}
+
+
+def macro_averages(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
+    """(active, task, seen) -> the macro average over languages of one evaluation's scores."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row.active, row.task, row.seen].append(row.value)
+    return {key: fmean(values) for key, values in found.items()}
+
+
+_FIELDS = {field.name for field in fields(Row)}
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write all `rows` as JSON lines, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written; an earlier one is then untouched.
+    """
+    write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of one run.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no row (file and line named).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not text.endswith("\n"):
+        raise UserError(f"{path}: empty, or cut off in its last line; delete the file to do the run again")
+    return [_parse(line, f"{path}:{number}") for number, line in enumerate(text.split("\n")[:-1], start=1)]
+
+
+def _parse(line: str, place: str) -> Row:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not JSON ({error.msg}); delete the file to do the run again") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}")
+    if record.keys() != _FIELDS:
+        differing = ", ".join(sorted(record.keys() ^ _FIELDS))
+        raise UserError(f"{place}: keys missing or unknown: {differing}")
+    try:
+        return Row(**record)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error

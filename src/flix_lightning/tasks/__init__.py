@@ -1,0 +1,1 @@
+"""Tasks: prompts and targets, metrics, and languages."""

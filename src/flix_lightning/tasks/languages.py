@@ -1,0 +1,44 @@
+"""Language codes as data sets write them, and their English names for prompts."""
+
+import difflib
+from functools import cache
+
+from babel import Locale
+
+from flix_lightning.common.errors import UserError
+
+# XTREME-UP's own codes, and languages that CLDR's English list does not name.
+_BESIDE_CLDR = {
+    "bn_cs": "code-switched Bengali",
+    "de_localized": "localized German",
+    "gbm": "Garhwali",
+    "gom": "Goan Konkani",
+    "hi_cs": "code-switched Hindi",
+    "hne": "Chhattisgarhi",
+    "pt_br": "Brazilian Portuguese",
+    "ta_cs": "code-switched Tamil",
+}
+
+
+@cache
+def _names() -> dict[str, str]:
+    return {**Locale("en").languages, **_BESIDE_CLDR}
+
+
+def is_known(code: str) -> bool:
+    """Say whether `code` is a language code of CLDR (ISO 639) or one of XTREME-UP's own."""
+    return code in _names()
+
+
+def language_name(code: str) -> str:
+    """Give the English name of a language code: `sw` -> `Swahili`.
+
+    Raises UserError with the nearest codes when the code is not known.
+    """
+    names = _names()
+    if code in names:
+        return names[code]
+    codes = {name.lower(): known for known, name in names.items()}
+    near = [codes.get(word, word) for word in difflib.get_close_matches(code.lower(), [*codes, *names])]
+    hint = ", ".join(f"{known} ({names[known]})" for known in dict.fromkeys(near))
+    raise UserError(f"unknown language code {code!r}" + (f"; did you mean {hint}?" if hint else ""))

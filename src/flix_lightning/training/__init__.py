@@ -1,0 +1,1 @@
+"""Training of one run, from config to results."""

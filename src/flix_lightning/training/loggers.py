@@ -1,0 +1,159 @@
+"""Loggers of a run, and what an evaluation sends to them."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import wandb
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from flix_lightning.common.errors import UserError
+from flix_lightning.runs.folder import RunFolder
+from flix_lightning.runs.rows import Row, macro_averages
+
+log = logging.getLogger(__name__)
+
+MODES = ("offline", "online", "disabled")
+_COLUMNS = ("step", "split", "task", "language", "seen", "active", "metric", "value", "n")
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a logger is told of a run.
+
+    Attributes:
+        folder: the run's folder; loggers write there.
+        config: the resolved config, plain data.
+        method: the method's name.
+        mixture: the training mixture's name, by which runs are grouped.
+        tables: the tables or sweeps that the run is part of.
+    """
+
+    folder: RunFolder
+    config: Mapping[str, Any]
+    method: str
+    mixture: str
+    tables: tuple[str, ...] = ()
+
+
+@contextmanager
+def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: TrackedRun) -> Iterator[list[Logger]]:
+    """Open the config's loggers, and close them however the block ends.
+
+    Args:
+        cfg: name -> a Hydra `_target_` that takes the run and gives a context manager of a Lightning logger,
+            such as `wandb_logger` and `csv_logger` here.
+        run: the run they log.
+
+    Raises:
+        UserError: an entry that is no logger.
+    """
+    for name, entry in cfg.items():
+        if not isinstance(entry, Mapping | DictConfig) or not isinstance(entry.get("_target_"), str):
+            raise UserError(f"logger.{name} is {entry!r}; a mapping with a _target_ is needed")
+    with ExitStack() as stack:
+        yield [stack.enter_context(instantiate(entry, run)) for entry in cfg.values()]
+
+
+@contextmanager
+def csv_logger(run: TrackedRun) -> Iterator[CSVLogger]:
+    """Log into `metrics/version_<k>/metrics.csv` of the run's folder; a resumed run gets the next k."""
+    logger = CSVLogger(run.folder.path, name=run.folder.metrics.name)
+    try:
+        yield logger
+    finally:
+        logger.finalize("finished")
+
+
+@contextmanager
+def wandb_logger(run: TrackedRun, project: str, entity: str | None, mode: str) -> Iterator[WandbLogger]:
+    """Log to W&B, by default into the run's folder with no account; marked failed when the block raises.
+
+    Raises:
+        UserError: an unknown mode, or W&B cannot start (no account or network when online).
+    """
+    if mode not in MODES:
+        raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        # Made here and not by WandbLogger: its offline=True would set WANDB_MODE for every later job of this
+        # process, and it would take over a run that is still open.
+        experiment = wandb.init(
+            project=project,
+            entity=entity,
+            id=run.folder.id,
+            name=run.folder.path.name,
+            group=run.mixture,
+            tags=[run.method, run.mixture, *run.tables],
+            job_type="train",
+            config=dict(run.config),
+            dir=run.folder.path,
+            mode=mode if rank_zero_only.rank == 0 else "disabled",
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except (wandb.Error, ValueError) as error:  # this for settings that are none
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"W&B does not start ({mode}): {reason}; logger.wandb.mode=offline needs no account"
+        ) from error
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    exit_code = 1
+    try:
+        yield WandbLogger(project=project, save_dir=run.folder.path, experiment=experiment)
+        exit_code = 0
+    finally:
+        experiment.finish(exit_code=exit_code)
+
+
+def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:
+    """Send one evaluation's scores: flat scalars to every logger, and one table of all rows to W&B.
+
+    Scalars are `val/<task>/<language>/<metric>` and `val/<task>/mean`, the macro average over seen languages
+    (`mean_unseen_combination` and so on for the others); `test/…` in the test. A control, where only some
+    features are on, stands apart: `test_none/…`.
+
+    Args:
+        loggers: from `open_loggers`.
+        rows: validation or test rows, all of one evaluation.
+        step: the optimiser step.
+    """
+    scalars = _scalars(rows)
+    for logger in loggers:
+        logger.log_metrics(scalars, step)
+        if isinstance(logger, WandbLogger):
+            # A wandb.Table is frozen once it is logged: each evaluation has its own.
+            data = [[getattr(row, column) for column in _COLUMNS] for row in rows]
+            logger.log_table(f"{_prefix(rows[0].split)}/scores", columns=list(_COLUMNS), data=data, step=step)
+        logger.save()
+
+
+def mean_key(prefix: str, task: str, seen: str) -> str:
+    """What the macro average over a task's languages is logged as; `prefix` as `val`, `seen` as in a row."""
+    return f"{prefix}/{task}/mean" + ("" if seen == "seen" else f"_{seen}")
+
+
+def note_skipped(run: TrackedRun) -> None:
+    """Say that a run is finished already; no logger is opened for it."""
+    log.info("Skipped, finished already: %s (delete the folder to do it again)", run.folder.path)
+
+
+def _prefix(split: str, active: str = "all") -> str:
+    name = "val" if split == "validation" else split
+    return name if active == "all" else f"{name}_{active}"
+
+
+def _scalars(rows: Sequence[Row]) -> dict[str, float]:
+    scalars = {
+        f"{_prefix(row.split, row.active)}/{row.task}/{row.language}/{row.metric}": row.value for row in rows
+    }
+    for (active, task, seen), value in macro_averages(rows).items():
+        scalars[mean_key(_prefix(rows[0].split, active), task, seen)] = value
+    return scalars

@@ -1,0 +1,321 @@
+"""The LightningModule: an adapted model that trains on mixed batches and is evaluated by generation."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+
+from flix_lightning.adapter.features import FeatureDropout
+from flix_lightning.adapter.lazy_adam import LazyAdam, clip_sparse_grad_norm_
+from flix_lightning.adapter.projection import Adapter
+from flix_lightning.common.errors import UserError
+from flix_lightning.data.batches import IGNORED
+from flix_lightning.data.mixture import Dataset
+from flix_lightning.models.base import Base
+from flix_lightning.models.generation import Generator
+from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.metrics import METRICS
+
+#: Steps of which the losses are looked at together.
+LOSSES = 10
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one dataset's evaluation gave.
+
+    Attributes:
+        index: the dataset's index in the evaluated list.
+        value: the metric, 0-100.
+        predictions: (id, prediction, target) of each example, in the order of the file.
+    """
+
+    index: int
+    value: float
+    predictions: list[tuple[str, str, str]]
+
+
+class FlixModule(LightningModule):
+    """Trains an adapter; the base stays frozen and in eval mode.
+
+    Its checkpoints hold the adapter, and what training needs to go on, and nothing of the base.
+
+    Args:
+        base: the base model, into which `adapter` is injected.
+        adapter: from `inject`.
+        dropout: feature dropout, for training only.
+        evaluated: the datasets whose index evaluation batches carry.
+        learning_rate, warmup_steps: the optimizer's rate after a linear warm-up.
+        lazy: the optimizer is `LazyAdam`, for an adapter with sparse gradients; else AdamW.
+        max_new_tokens: longest generated target.
+        on_scores: called with ("validation" or "test", scores) after each evaluation.
+    """
+
+    # A checkpoint holds the adapter only; `on_load_checkpoint` is strict about that part itself.
+    strict_loading = False
+
+    def __init__(
+        self,
+        base: Base,
+        adapter: Adapter,
+        dropout: FeatureDropout,
+        evaluated: Sequence[Dataset],
+        *,
+        learning_rate: float,
+        warmup_steps: int,
+        lazy: bool,
+        max_new_tokens: int,
+        on_scores: Callable[[str, list[Score]], None],
+    ):
+        super().__init__()
+        self.model = base.model.eval()
+        self.is_encoder_decoder = base.is_encoder_decoder
+        self.decoder_start = base.decoder_start
+        self.generate = Generator(base, adapter, max_new_tokens)
+        self.adapter = adapter
+        self.dropout = dropout
+        self.evaluated = evaluated
+        self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
+        self.on_scores = on_scores
+        self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
+        self.leaving = False  # whether the process is to end, and what is left of an evaluation is not done
+        self._predictions: dict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
+        self._step_loss = 0.0
+        self._losses: dict[int, Tensor] = {}  # of steps that were not looked at
+        # By this process: examples seen, and those that had no active feature. Not a buffer, which DDP would
+        # overwrite with the first process's.
+        self._seen_without = torch.zeros(2, dtype=torch.long)
+        self.seconds = 0.0  # of training, over all the times it was resumed
+
+    def train(self, mode: bool = True) -> "FlixModule":
+        """Set training mode, but of the base: its own dropout stays off."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    # -- training
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._began = time.monotonic() - self.seconds
+
+    def training_step(self, batch: dict[str, Any]) -> Tensor:
+        """Return one micro-batch's share of the effective batch's mean loss over target tokens."""
+        features = self.dropout(batch["features"], batch["ids"], batch["step"])
+        rows = self.adapter.space.rows(features)
+        with self.adapter.route(rows):
+            total = self._token_loss(batch)
+        without = (rows.index == self.adapter.space.null_row).all(dim=1).sum()
+        self._seen_without += torch.tensor([len(features), without])
+        loss = total / batch["target_tokens"]
+        self._step_loss += loss.detach()
+        # Lightning divides by the accumulation, and DDP by the number of processes; the loss is divided by
+        # the target tokens of all of them already.
+        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def _token_loss(self, batch: dict[str, Any]) -> Tensor:
+        labels = batch["labels"]
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        if self.is_encoder_decoder:
+            # Not the model's own shifting, which for mBART starts otherwise than generation does.
+            read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0)
+            inputs["decoder_input_ids"] = torch.cat([self.generate.starts(labels), read], dim=1)
+            labels = functional.pad(labels, (len(self.decoder_start) - 1, 0), value=IGNORED)
+        else:
+            labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
+        labels = labels.flatten()
+        # Their number is known: to count them, a GPU would have to be waited for.
+        counted = torch.nonzero_static(labels != IGNORED, size=batch["own_target_tokens"]).squeeze(1)
+        # Logits of padding and of prompts would fill the memory where the vocabulary is large.
+        with _only(counted, self.model.get_output_embeddings()):
+            logits = self.model(**inputs, use_cache=False).logits
+        return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the effective batch's loss."""
+        loss = self.trainer.strategy.reduce(torch.as_tensor(self._step_loss), reduce_op="sum")
+        self._losses[self.global_step + 1] = loss
+        self.log("train/loss", loss)
+        self._step_loss = 0.0
+
+    def _look_at_losses(self) -> None:
+        """See that the losses since the last look are numbers; not at each step, as a GPU is waited for.
+
+        Raises:
+            UserError: one is not, and so is no weight since.
+        """
+        losses = torch.stack(list(self._losses.values())).tolist() if self._losses else []
+        for step, loss in zip(self._losses, losses, strict=True):
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss of step {step} is {loss}: a lower optimizer.learning_rate, another "
+                    "trainer.precision or model.dtype, or a base without faults is needed"
+                )
+        self._losses.clear()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradient, also where Lightning does not for a fused optimizer: in bfloat16.
+
+        Raises:
+            UserError: under a precision that scales gradients, which have no norm to clip before the step.
+        """
+        if gradient_clip_val is None:
+            return
+        if getattr(self.trainer.precision_plugin, "scaler", None):
+            raise UserError(
+                f"trainer.precision={self.trainer.precision} scales gradients, so none can be clipped: "
+                "take bf16-mixed, or trainer.gradient_clip_val=null"
+            )
+        clip = clip_sparse_grad_norm_ if self.lazy else nn.utils.clip_grad_norm_
+        clip(self.adapter.parameters(), gradient_clip_val)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """End on a validation: the last step is always evaluated, wherever `val_check_interval` falls."""
+        self.seconds = time.monotonic() - self._began
+        if len(self._losses) == LOSSES:
+            self._look_at_losses()
+        if self.global_step >= self.trainer.max_steps:
+            self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, or LazyAdam; no weight decay, which would shrink the rows of features that a batch lacks."""
+        pools, rate = self.adapter.parameters(), self.learning_rate
+        if self.lazy:
+            optimizer = LazyAdam(pools, lr=rate)
+        else:
+            optimizer = torch.optim.AdamW(pools, lr=rate, weight_decay=0.0, fused=True)
+        warmup = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, self.warmup_steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
+
+    # -- evaluation
+
+    def on_validation_start(self) -> None:
+        """Evaluate no weights that are no numbers; raises UserError."""
+        self._look_at_losses()
+
+    def validation_step(self, batch: dict[str, Any]) -> None:
+        """Generate, greedily, and count each example in its dataset's metric."""
+        if self.leaving:
+            return
+        features = [
+            [name for name in names if self.active is None or name.partition(":")[0] in self.active]
+            for names in batch["features"]
+        ]
+        predictions = self.generate(batch, features)
+        found = zip(
+            batch["dataset"], batch["position"], batch["ids"], predictions, batch["targets"], strict=True
+        )
+        for dataset, position, id, prediction, target in found:
+            self._predictions[int(dataset)][int(position)] = (id, prediction, target)
+
+    def test_step(self, batch: dict[str, Any]) -> None:
+        """As in validation."""
+        self.validation_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score every dataset, log the means that select checkpoints, and hand all scores on."""
+        scores = self._scores()
+        means = self._means(scores)
+        self.log_dict(
+            {f"val/{task}/mean": value for task, value in means.items()} | {"val/mean": fmean(means.values())}
+        )
+        self.on_scores("validation", scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Score every dataset and hand all scores on."""
+        self.on_scores("test", self._scores())
+
+    def _scores(self) -> list[Score]:
+        gathered: list[dict[int, dict[int, tuple[str, str, str]]]] = [dict(self._predictions)]
+        if self.trainer.world_size > 1:
+            gathered = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, dict(self._predictions))
+        self._predictions.clear()
+        scores = []
+        for index, dataset in enumerate(self.evaluated):
+            by_position = {k: v for part in gathered for k, v in part.get(index, {}).items()}
+            if not by_position:
+                continue
+            predictions = [by_position[position] for position in sorted(by_position)]
+            metric = METRICS[get_task(dataset.task).metric]()
+            metric.sync_on_compute = False  # every process has all predictions by now
+            metric.update([p for _, p, _ in predictions], [t for _, _, t in predictions])
+            scores.append(Score(index, float(metric.compute()), predictions))
+        return scores
+
+    def _means(self, scores: Sequence[Score]) -> dict[str, float]:
+        tasks = defaultdict(list)
+        for score in scores:
+            tasks[self.evaluated[score.index].task].append(score.value)
+        return {task: fmean(values) for task, values in tasks.items()}
+
+    # -- checkpoints
+
+    def seen_without(self) -> Tensor:
+        """Return how many examples were trained on, and how many of these had no active feature: long [2].
+
+        Over all processes, each of which must ask.
+        """
+        return self.trainer.strategy.reduce(
+            self._seen_without.to(self.device, copy=True), reduce_op="sum"
+        ).cpu()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapter, its features and the counts; leave out the base.
+
+        Raises UserError where the weights are no numbers.
+        """
+        self._look_at_losses()
+        checkpoint["state_dict"] = {}
+        checkpoint["adapter"] = self.adapter.state_dict()
+        checkpoint["ranks"] = dict(self.adapter.space.ranks)
+        checkpoint["seen_without"] = self.seen_without()
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a checkpoint; raises UserError as `load_adapter` does."""
+        self.load_adapter(checkpoint)
+        self._seen_without.copy_(checkpoint["seen_without"] if self.global_rank == 0 else torch.zeros(2))
+        self.seconds = checkpoint["seconds"]
+        # Lightning counts micro-batches, of which a step may have another number than before.
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, done))
+
+    def load_adapter(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load the adapter strictly, and nothing else.
+
+        Raises:
+            UserError: one of other features or shapes, naming what differs.
+        """
+        self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
+
+
+@contextmanager
+def _only(positions: Tensor, head: nn.Module) -> Iterator[None]:
+    """Have `head` see its input [batch, length, width] at `positions` [n] of batch · length alone."""
+
+    def select(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        return (inputs[0].flatten(0, 1).index_select(0, positions),)
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()

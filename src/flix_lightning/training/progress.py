@@ -1,0 +1,116 @@
+"""How a run shows where it is and how long it will take."""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
+
+from flix_lightning.common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+EVERY = 15.0  # seconds between lines
+
+
+def progress_callback(kind: str, name: str) -> Callback:
+    """A `bar` for a terminal, or `lines` for logs and for jobs side by side.
+
+    Raises:
+        UserError: another kind.
+    """
+    if kind not in _KINDS:
+        raise UserError(f"trainer.progress is {kind!r}; choices: {', '.join(_KINDS)}")
+    return _KINDS[kind](name)
+
+
+class ProgressBar(Callback):
+    """One bar a run, in optimizer steps, with the time left; it says when an evaluation is on."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the bar where a resumed run is."""
+        self.bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            desc=self.name,
+            unit="step",
+            dynamic_ncols=True,
+            disable=rank_zero_only.rank != 0,
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Move on to the step that is done."""
+        loss = trainer.callback_metrics.get("train/loss")
+        # To read a loss is to wait for the GPU, so only where the bar will show it.
+        if loss is not None and time.time() - self.bar.last_print_t >= self.bar.mininterval:
+            self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say that validation is on."""
+        self.bar.set_postfix_str("validating")
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open a bar of generated batches."""
+        self.bar = tqdm(total=sum(trainer.num_test_batches), desc="testing", unit="batch", leave=False)
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Count a batch."""
+        self.bar.update()
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+class ProgressLines(Callback):
+    """Logs the step, the loss and the time left of one run now and then."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start the clock."""
+        self.began, self.first, self.said = time.monotonic(), trainer.global_step, 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Say where it is, when it was not said for a while."""
+        now, done = time.monotonic(), trainer.global_step - self.first
+        if not done or now - self.said < EVERY:
+            return
+        self.said = now
+        left = timedelta(seconds=round((now - self.began) / done * (trainer.max_steps - trainer.global_step)))
+        loss = trainer.callback_metrics.get("train/loss", float("nan"))
+        log.info(
+            "%s: step %d of %d, loss %.3f, %s left",
+            self.name,
+            trainer.global_step,
+            trainer.max_steps,
+            loss,
+            left,
+        )
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say that validation begins."""
+        log.info("%s: validating at step %d", self.name, trainer.global_step)
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say that a test begins, and of which features: there is one for each task and control."""
+        active = "all" if module.active is None else " and ".join(module.active) or "no"
+        log.info(
+            "%s: testing with %s features, batches: %d", self.name, active, sum(trainer.num_test_batches)
+        )
+
+
+_KINDS = {"bar": ProgressBar, "lines": ProgressLines}

@@ -1,0 +1,88 @@
+"""The real commands, each in a process of its own, forked from one that has done the slow imports."""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from unittest import mock
+
+REPOSITORY = Path(__file__).parents[2]
+LIMIT = 300  # seconds a command may take
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["imported"])
+
+
+@dataclass
+class Command:
+    """A command that was started; `stdout` and `stderr` are files in its folder."""
+
+    process: BaseProcess
+    folder: Path
+
+    @property
+    def out(self):
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def err(self):
+        return (self.folder / "stderr").read_text()
+
+    def wait(self, code=0):
+        """Wait for its end, which must be with this exit code (-9 is a kill)."""
+        self.process.join(LIMIT)
+        assert self.process.exitcode == code, self.out + self.err
+        return self
+
+    def wait_for(self, pattern):
+        """Wait until it has made a file of this pattern in its folder; return all of them."""
+        deadline = time.monotonic() + LIMIT
+        while not (found := sorted(self.folder.glob(pattern))):
+            assert self.process.is_alive(), self.out + self.err
+            assert time.monotonic() < deadline, f"no {pattern}"
+            time.sleep(0.002)
+        return found
+
+    def kill(self):
+        """Do as `kill -9`."""
+        self.process.kill()
+        return self.wait(-signal.SIGKILL)
+
+
+def start(folder, script, *arguments, before=None):
+    """Start `python <script> <arguments>` in `folder`, once `before()` was called in its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    process = _context.Process(target=_work, args=(folder, script, [str(one) for one in arguments], before))
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths)):  # for `imported`
+        os.environ.pop("HYDRA_FULL_ERROR", None)  # flix_lightning.common.cli set it, where it was imported
+        process.start()
+    return Command(process, folder)
+
+
+def run(folder, script, *arguments, code=0, before=None):
+    """As `start`, and wait for its end."""
+    return start(folder, script, *arguments, before=before).wait(code)
+
+
+def _work(folder, script, arguments, before):
+    os.chdir(folder)
+    # As in a terminal, also where pytest is a shell's background job, which ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        with open(name, "wb") as file:
+            os.dup2(file.fileno(), number)
+    path = str(REPOSITORY / script)
+    sys.argv = [path, *arguments]
+    if before:
+        before()
+    try:
+        runpy.run_path(path, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing's processes end without

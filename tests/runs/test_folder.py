@@ -1,0 +1,178 @@
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from flix_lightning.common.errors import UserError
+from flix_lightning.runs.folder import RunBusy, RunFolder, logged, run_id, write_predictions
+
+CONFIG = {"flix": {"dropout": 0.7, "ranks": {"task": 4, "language": 2}}, "seed": 0, "cap": None, "on": True}
+
+
+def test_the_id_is_ten_hexadecimal_digits_and_the_same_in_another_process():
+    code = f"from flix_lightning.runs.folder import run_id; print(run_id({CONFIG!r}))"
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert other.stdout.strip() == run_id(CONFIG)
+    assert len(run_id(CONFIG)) == 10
+    int(run_id(CONFIG), 16)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        dict(reversed(CONFIG.items())),
+        CONFIG | {"seed": 0.0},
+        CONFIG | {"flix": {"ranks": {"language": 2, "task": 4.0}, "dropout": 0.7}},
+    ],
+    ids=["order", "0.0", "nested"],
+)
+def test_what_decides_nothing_does_not_change_the_id(same):
+    assert run_id(same) == run_id(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        CONFIG | {"seed": 1},
+        CONFIG | {"cap": 0},
+        CONFIG | {"on": 1},
+        CONFIG | {"on": "true"},
+        CONFIG | {"cap": float("inf")},
+        CONFIG | {"flix": {"dropout": 0.5, "ranks": {"task": 4, "language": 2}}},
+        CONFIG | {"flix": {"dropout": 0.7, "ranks": {"task": 2, "language": 4}}},
+    ],
+)
+def test_what_decides_the_result_changes_the_id(other):
+    assert run_id(other) != run_id(CONFIG)
+
+
+def test_what_is_no_plain_data_is_refused():
+    with pytest.raises(TypeError):
+        run_id({"model": object()})
+
+
+def test_a_run_is_finished_once_its_results_stand(tmp_path):
+    folder = RunFolder(tmp_path / "flix-joint-0123456789")
+    assert folder.path == tmp_path / "flix-joint-0123456789"
+    assert not folder.finished
+    folder.path.mkdir()
+    folder.config.write_text("")
+    assert not folder.finished
+    folder.results.write_text("")
+    assert folder.finished
+
+
+HOLDER = """
+import sys, time
+from flix_lightning.runs.folder import RunFolder
+with RunFolder(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
+    folder = RunFolder(tmp_path / "run-0123456789")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunBusy, match="run-0123456789"), folder.lock():
+            pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        holder.stdout.close()
+    with folder.lock():
+        pass
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from flix_lightning.common.files import write_whole
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write_whole(Path(sys.argv[1]), "half")
+"""
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_lock(tmp_path):
+    folder = RunFolder(tmp_path / "run-0123456789")
+    kept = [folder.path / ".lock", folder.path / ".mine", folder.path / "checkpoints/last.ckpt"]
+    kept[-1].parent.mkdir(parents=True)
+    for path in kept:
+        path.write_text("whole")
+    killed = subprocess.run([sys.executable, "-c", WRITER, str(kept[-1])])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(kept[-1].parent.iterdir())) == 2
+    with folder.lock():
+        assert {path for path in folder.path.rglob("*") if path.is_file()} == set(kept)
+    assert kept[-1].read_text() == "whole"
+
+
+def test_a_lock_is_released_when_the_run_fails(tmp_path):
+    folder = RunFolder(tmp_path / "run-0123456789")
+    with pytest.raises(ZeroDivisionError), folder.lock():
+        raise ZeroDivisionError
+    with folder.lock(), pytest.raises(RunBusy), RunFolder(tmp_path / "run-0123456789").lock():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "outputs").write_text("a file where a folder should be")
+    with (
+        pytest.raises(UserError, match="cannot make the run's folder"),
+        RunFolder(tmp_path / "outputs" / "run-0").lock(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"cannot lock .*\.lock .*output=FOLDER") as raised:
+        RunFolder(tmp_path / "run-0").lock().__enter__()
+    assert not isinstance(raised.value, RunBusy)
+
+
+def test_predictions_are_json_lines_in_their_own_script(tmp_path):
+    path = tmp_path / "predictions" / "ner.am.jsonl"
+    rows = [
+        {"id": "1", "prediction": "LOC: አዲስ አበባ", "target": "LOC: አዲስ አበባ"},
+        {"id": "2", "prediction": "two\nlines", "target": ""},
+    ]
+    write_predictions(path, rows)
+    text = path.read_text(encoding="utf-8")
+    assert [json.loads(line) for line in text.splitlines()] == rows
+    assert "አዲስ" in text
+
+
+def test_what_was_logged_again_after_a_resumption_counts(tmp_path):
+    folder = RunFolder(tmp_path / "flix-0a")
+    for version, lines in {2: "9,0.7,\n,,3\n19,0.6,\n", 10: "19,0.5,\n29,0.4,\n"}.items():
+        path = folder.metrics / f"version_{version}/metrics.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("step,train/loss,val/mean\n" + lines)
+    assert logged(folder, "train/loss") == [(10, 0.7), (20, 0.5), (30, 0.4)]
+    assert logged(folder, "no such") == []
+
+
+def test_a_log_that_cannot_be_read_is_named(tmp_path):
+    folder = RunFolder(tmp_path / "flix-0a")
+    path = folder.metrics / "version_0/metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("step,train/loss\n9,none\n")
+    with pytest.raises(UserError, match=r"version_0/metrics.csv: .*delete it"):
+        logged(folder, "train/loss")

@@ -1,0 +1,104 @@
+"""`make chaos` and `make soak`, short, and whether they would see what they look for."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+import commands
+from flix_lightning.common.files import write_whole
+from trials import chaos, soak
+
+ROWS = [
+    {"minutes": n / 10, "rss_mib": 800.0 + n % 3, "children_rss_mib": 40.0, "fds": 12, "threads": 7}
+    for n in range(50)
+]
+
+
+def make(target, folder, *options):
+    # As on a user's shell: no make that runs this test, no W&B process that an earlier one started.
+    ours = ("MAKEFLAGS", "MAKELEVEL", "WANDB_SERVICE")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    return subprocess.run(
+        ["make", target, *options, f"ARGS=--output {folder}"],
+        cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=880,
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(900)
+def test_chaos(tmp_path):
+    ended = make("chaos", tmp_path / "chaos", "KILLS=1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "kill  1, " in ended.stdout
+    assert "2 runs, " in ended.stdout
+    assert ended.stdout.endswith(" 0 differ\n")
+    assert not list((tmp_path / "chaos").glob("*/runs/*/.*.*"))
+
+
+CHECKPOINT = {
+    **dict.fromkeys(("global_step", "seen_without", "loops", "pytorch-lightning_version")),
+    "ranks": {"task:ner": 1},
+    "adapter": {"q.A": torch.tensor([[1.0, 2.0]]), "q.B": torch.tensor([[1.0]])},
+    "optimizer_states": [{"state": {0: {"exp_avg": torch.tensor([0.5])}}}],
+    "seconds": 1.0,
+}
+OTHER = {**CHECKPOINT["adapter"], "q.A": torch.tensor([[1.0, 2.0000002]])}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "same"),
+    [
+        ("results.jsonl", '{"metric": "seconds", "value": 2}\n{"metric": "rank", "value": 6}\n', True),
+        ("results.jsonl", '{"metric": "seconds", "value": 1}\n{"metric": "rank", "value": 7}\n', False),
+        ("predictions/ner.jsonl", "more\n", False),
+        ("checkpoints/last.ckpt", CHECKPOINT | {"seconds": 2.0}, True),
+        ("checkpoints/last.ckpt", CHECKPOINT | {"adapter": OTHER}, False),
+        ("checkpoints/last.ckpt", CHECKPOINT | {"optimizer_states": [{"state": {}}]}, False),
+        ("checkpoints/.last.ckpt.4321", "half", False),
+        ("metrics/version_1/metrics.csv", "1,2\n", True),
+    ],
+)
+def test_chaos_sees_any_difference_but_time(tmp_path, file, text, same):
+    one, other = tmp_path / "one", tmp_path / "other"
+    run = one / "runs/run"
+    write_whole(run / "results.jsonl", '{"metric": "seconds", "value": 1}\n{"metric": "rank", "value": 6}\n')
+    write_whole(run / "predictions/ner.jsonl", "some\n")
+    (run / "checkpoints").mkdir()
+    torch.save(CHECKPOINT, run / "checkpoints/last.ckpt")
+    shutil.copytree(one, other)
+    changed = other / "runs/run" / file
+    if isinstance(text, str):
+        write_whole(changed, text)
+    else:
+        torch.save(text, changed)
+    assert chaos.different(one, other) == ([] if same else [changed.relative_to(other)])
+
+
+def test_soak(tmp_path):
+    ended = make("soak", tmp_path / "soak", "MINUTES=0")
+    assert "3 runs in " in ended.stdout, ended.stderr
+    rows = [json.loads(line) for line in (tmp_path / "soak/soak.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    assert all(row["rss_mib"] > 100 and row["fds"] > 2 and row["threads"] > 0 for row in rows)
+    assert all(row["children_rss_mib"] > 1 for row in rows)  # W&B's
+
+
+@pytest.mark.parametrize(
+    ("name", "a_run", "code"),
+    [
+        ("fds", 0, 0),
+        ("rss_mib", 0.3, 0),
+        ("rss_mib", 0.8, 1),
+        ("children_rss_mib", 1, 1),
+        ("fds", 1, 1),
+        ("threads", 0.1, 1),
+    ],
+)
+def test_soak_says_what_grows(capsys, name, a_run, code):
+    rows = [{**row, name: row[name] + int(10 * n * a_run) / 10} for n, row in enumerate(ROWS)]
+    assert soak.report(rows) == code
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in said if line.endswith("GROWS")] == [name] * code
