@@ -15,9 +15,9 @@ from benchmarks.clock import interleave
 from benchmarks.contenders import ACTIVE_RANK, FROZEN, LORA, ONEDNN, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
+from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.adapter.targets import find_targets
-from flix_lightning.models.onednn import use_onednn
 
 COMBINATIONS, TOKENS, FEATURES = 16, 32, 40
 NAMES = [f"combination {n}" for n in range(COMBINATIONS)]

@@ -11,7 +11,7 @@ from benchmarks.contenders import COUNTS, LORA, ONEDNN, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
 from flix_lightning.adapter.lazy_adam import LazyAdam
-from flix_lightning.models.onednn import use_onednn
+from flix_lightning.adapter.onednn import use_onednn
 
 BAR = 0.95  # to PEFT's LoRA of the active rank, D = 40 and 120, all linears
 GPU_BAR = 1.0

@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
-from flix_lightning.models.onednn import use_onednn
 
 #: Bases that the package carries.
 BUILT_IN = {"cldr-base": Path(__file__).parents[1] / "cldr" / "base"}

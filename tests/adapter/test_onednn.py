@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flix_lightning.adapter.features import FeatureSpace
+from flix_lightning.adapter.onednn import FrozenLinear, use_onednn
 from flix_lightning.adapter.projection import AdaptedProjection
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.models import base as models
-from flix_lightning.models.onednn import FrozenLinear, use_onednn
 
 
 def layer(bias=True, width=(96, 160), dtype=torch.float32):
