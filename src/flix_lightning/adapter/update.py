@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from flix_lightning.models import onednn as products
+from flix_lightning.adapter import onednn as products
 
 
 def down(
