@@ -22,7 +22,7 @@ def main(arguments: list[str], console: Console) -> None:
     Raises:
         UserError: no run is there, or a key that the page has no use for.
     """
-    from flix_lightning.common.files import write_whole
+    from flix_lightning.common.files import write_atomic
     from flix_lightning.reports.dashboard.page import page
 
     overrides = [one for one in arguments if not one.startswith(OUT)]
@@ -34,12 +34,12 @@ def main(arguments: list[str], console: Console) -> None:
     place = places[-1] if places else output / "dashboard.html"
     with console.status("Looking for the runs of every table"):  # some twenty seconds
         html = page(output, overrides)
-    write_whole(place, html)
+    write_atomic(place, html)
     print(f"{place}: open it in a browser, or send it to somebody; it needs nothing else")
 
 
 if __name__ == "__main__":
-    cli.quieten()
+    cli.quiet_libraries()
     logging.disable(logging.WARNING)  # each run has said what its data lacks
-    with cli.mistakes_as_lines():
+    with cli.errors_as_lines():
         main(sys.argv[1:], Console(stderr=True))

@@ -26,7 +26,7 @@ def main(overrides: list[str], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    cli.quieten()
+    cli.quiet_libraries()
     logging.disable(logging.WARNING)  # each run will say what its data lacks
-    with cli.mistakes_as_lines():
+    with cli.errors_as_lines():
         main(sys.argv[1:], Console())

@@ -47,8 +47,8 @@ def main(overrides: list[str], if_finished: bool) -> int:
 
 
 if __name__ == "__main__":
-    cli.quieten()
+    cli.quiet_libraries()
     logging.disable(logging.WARNING)  # each run has said what its data lacks
     arguments = sys.argv[1:]
-    with cli.mistakes_as_lines():
+    with cli.errors_as_lines():
         sys.exit(main([one for one in arguments if one != FLAG], FLAG in arguments))

@@ -5,7 +5,7 @@
 
 import sys
 
-from flix_lightning.common.cli import hydra_main, multirun
+from flix_lightning.common.cli import hydra_main, is_multirun
 from flix_lightning.common.errors import UserError
 from flix_lightning.runs.folder import RunBusy
 
@@ -16,7 +16,7 @@ def train(cfg):
     from flix_lightning.data.mixture import NothingThere
     from flix_lightning.training import train as experiment
 
-    if multirun() and cfg.trainer.devices != 1:
+    if is_multirun() and cfg.trainer.devices != 1:
         raise UserError(
             f"trainer.devices is {cfg.trainer.devices!r} in a multirun: a run on several devices starts "
             "itself once for each, which a sweep cannot; do its runs one by one, without -m"
@@ -24,7 +24,7 @@ def train(cfg):
     try:
         return experiment.train(cfg)
     except (RunBusy, NothingThere) as reason:
-        if not multirun():
+        if not is_multirun():
             raise
         print(f"Skipped, {reason}", file=sys.stderr)
         return None

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.measure import Measure, Row
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 from flix_lightning.reports.render import FONT, Column, Report, Section, Table
 
 WIDE = 3  # panels side by side in the figure
@@ -35,8 +35,8 @@ def write(measures: Sequence[Measure], notes: Sequence[str], folder: Path) -> No
     Raises:
         UserError: one of them cannot be written.
     """
-    write_whole(folder / "report.md", report(measures, notes).markdown())
-    write_whole(folder / "rows.jsonl", "".join(json.dumps(asdict(one)) + "\n" for one in measures))
+    write_atomic(folder / "report.md", report(measures, notes).markdown())
+    write_atomic(folder / "rows.jsonl", "".join(json.dumps(asdict(one)) + "\n" for one in measures))
     barred = [one for one in measures if any(row.bar is not None for row in one.rows)]
     buffer, high = io.BytesIO(), math.ceil(len(barred) / WIDE)
     with rc_context(FONT):
@@ -47,7 +47,7 @@ def write(measures: Sequence[Measure], notes: Sequence[str], folder: Path) -> No
         for axes in rooms[len(barred) :]:
             axes.set_axis_off()
         figure.savefig(buffer, format="png", dpi=100)
-    write_whole(folder / "figure.png", buffer.getvalue())
+    write_atomic(folder / "figure.png", buffer.getvalue())
 
 
 def _table(measure: Measure, notes: tuple[str, ...]) -> Table:

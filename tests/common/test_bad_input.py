@@ -146,7 +146,7 @@ MISTAKES = {
     "an empty name of a model": (["model.pretrained="], ["model.pretrained is ''", "a text"]),
     "another's call for a model": (
         ["model.pretrained={_target_:os.getcwd}"],
-        ["_target_ is 'os.getcwd'", "packaged"],
+        ["_target_ is 'os.getcwd'", "gguf"],
     ),
     "a package of no weights": (
         [
@@ -249,10 +249,10 @@ def refused(earlier, *arguments, script="train.py", before=None):
 def told(earlier, capsys, *overrides):
     """As `refused`, in this process and so in less than a second."""
     folder, files = earlier
-    with pytest.raises(cli.MISTAKES) as caught:
+    with pytest.raises(cli.REPORTED_ERRORS) as caught:
         do(overrides, folder / "outputs")
     capsys.readouterr()
-    cli.say(caught.value)
+    cli.print_error(caught.value)
     (line,) = capsys.readouterr().err.splitlines()
     assert {path: path.read_bytes() for path in files} == files
     return line
@@ -614,7 +614,7 @@ RUNS = {
         lambda run: swap(
             run / "config.yaml", "  pretrained: .*", "  pretrained: {_target_: os.system, command: x}"
         ),
-        ["_target_ is 'os.system'", "packaged"],
+        ["_target_ is 'os.system'", "gguf"],
     ),
     "no results": (lambda run: (run / "results.jsonl").unlink(), ["no finished run", "results.jsonl"]),
     "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), ["checkpoints has no"]),
@@ -644,7 +644,7 @@ def test_a_bad_run(earlier, tmp_path, how):
     (run,) = (path.parent for path in earlier[1] if path.name == "results.jsonl")
     shutil.copytree(run, tmp_path / "a/run")
     spoil(tmp_path / "a/run")
-    with pytest.raises(cli.MISTAKES) as caught:
+    with pytest.raises(cli.REPORTED_ERRORS) as caught:
         list(
             export(
                 OmegaConf.create(

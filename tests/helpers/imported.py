@@ -1,8 +1,8 @@
 """What `commands` imports once for all of the commands, in their order: quiet first, as the commands are."""
 
-from flix_lightning.common.cli import quieten
+from flix_lightning.common.cli import quiet_libraries
 
-quieten()
+quiet_libraries()
 
 import atexit  # noqa: E402
 

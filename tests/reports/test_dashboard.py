@@ -12,7 +12,7 @@ from swept import swept
 from tiny_runs import do
 
 import commands
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 from flix_lightning.reports.dashboard import curves as everyrun
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.folder import write_predictions
@@ -78,8 +78,8 @@ def finish(plan):
                 for number, one in enumerate(examples)
             ],
         )
-    write_whole(folder.config, f"# {ATTACK}\nseed: {seed}\n")
-    write_whole(folder.metrics / "version_0/metrics.csv", "epoch,step,train/loss\n0,9,2.5\n0,19,1.5\n")
+    write_atomic(folder.config, f"# {ATTACK}\nseed: {seed}\n")
+    write_atomic(folder.metrics / "version_0/metrics.csv", "epoch,step,train/loss\n0,9,2.5\n0,19,1.5\n")
     results.write(folder.results, rows)
 
 

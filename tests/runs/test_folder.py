@@ -99,9 +99,9 @@ def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-write_whole(Path(sys.argv[1]), "half")
+write_atomic(Path(sys.argv[1]), "half")
 """
 
 

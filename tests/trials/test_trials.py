@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import commands
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 from trials import chaos, soak
 
 ROWS = [
@@ -64,14 +64,14 @@ OTHER = {**CHECKPOINT["adapter"], "q.A": torch.tensor([[1.0, 2.0000002]])}
 def test_chaos_sees_any_difference_but_time(tmp_path, file, text, same):
     one, other = tmp_path / "one", tmp_path / "other"
     run = one / "runs/run"
-    write_whole(run / "results.jsonl", '{"metric": "seconds", "value": 1}\n{"metric": "rank", "value": 6}\n')
-    write_whole(run / "predictions/ner.jsonl", "some\n")
+    write_atomic(run / "results.jsonl", '{"metric": "seconds", "value": 1}\n{"metric": "rank", "value": 6}\n')
+    write_atomic(run / "predictions/ner.jsonl", "some\n")
     (run / "checkpoints").mkdir()
     torch.save(CHECKPOINT, run / "checkpoints/last.ckpt")
     shutil.copytree(one, other)
     changed = other / "runs/run" / file
     if isinstance(text, str):
-        write_whole(changed, text)
+        write_atomic(changed, text)
     else:
         torch.save(text, changed)
     assert chaos.different(one, other) == ([] if same else [changed.relative_to(other)])

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import torch
 
-from flix_lightning.common.errors import UserError, some
+from flix_lightning.common.errors import UserError, list_names
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class FeatureSpace:
         # Not a difference of sets, which would go through all that are known.
         if new := sorted(name for name in features if name not in self._ranges and name not in self._unknown):
             self._unknown.update(new)
-            logger.warning("never trained, so without a contribution: %s", some(new, 100))
+            logger.warning("never trained, so without a contribution: %s", list_names(new, 100))
 
     def _active(self, features: Collection[str]) -> list[range]:
         # Sorted, so that two examples that name the same features in another order still share their rows.
@@ -186,7 +186,7 @@ def resolve_ranks(
             table = {"default": table}
         for name in sorted(table.keys() - {"default", *names}, key=str):
             raise UserError(
-                f"ranks.{kind}.{name}: no trained dataset carries it; trained are {some(names, 100)}"
+                f"ranks.{kind}.{name}: no trained dataset carries it; trained are {list_names(names, 100)}"
             )
         for name in names:
             if name not in table and "default" not in table:

@@ -17,7 +17,7 @@ from flix_lightning.adapter import update
 from flix_lightning.adapter.features import FeatureSpace, Rows
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.adapter.targets import find_targets
-from flix_lightning.common.errors import UserError, some
+from flix_lightning.common.errors import UserError, list_names
 
 
 class AdaptedProjection(nn.Module):
@@ -259,4 +259,4 @@ def _mismatches(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], 
         f"unexpected {what}": [key for key in found if key not in wanted],
         f"another {value}:": [f"{key} {found[key]} instead of {wanted[key]}" for key in changed],
     }
-    return [f"{part} {some(keys)}" for part, keys in parts.items() if keys]
+    return [f"{part} {list_names(keys)}" for part, keys in parts.items() if keys]

@@ -11,7 +11,7 @@ from flix_lightning.cldr.examples import MAKERS
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, lack, locality
 from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import whole_folder
+from flix_lightning.common.files import atomic_folder
 from flix_lightning.data.layout import Layout
 
 VERSION = "v1"
@@ -122,7 +122,7 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     folder = Path(root) / f"cldr-{VERSION}-{key}"
     if folder.exists():
         return folder
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         write(draft, sizes, seed)
         if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED):
             _check_frozen(draft)

@@ -10,13 +10,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 
 _CHUNK = 2**20  # bytes that are read at once
 
 
-class GrowingLines:
-    """The lines of a file, to which more are added; `open_growing` makes it.
+class AppendFile:
+    """The lines of a file, to which more are added; `open_append_file` makes it.
 
     Attributes:
         count: how many there are.
@@ -51,7 +51,7 @@ class GrowingLines:
 
 
 @contextmanager
-def open_growing(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[GrowingLines]:
+def open_append_file(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[AppendFile]:
     """Begin a file of lines, or go on with it where all that it is made of is as it was.
 
     Where the block ends or raises before the first line, nothing is left.
@@ -75,9 +75,9 @@ def open_growing(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[Grow
         if path.exists() or facts.exists():
             _check_same(path, facts, made_of)
         else:
-            write_whole(facts, json.dumps(made_of, indent=1) + "\n")
+            write_atomic(facts, json.dumps(made_of, indent=1) + "\n")
         with path.open("a+b", buffering=0) as file:
-            lines = GrowingLines(file)
+            lines = AppendFile(file)
             try:
                 yield lines
             finally:

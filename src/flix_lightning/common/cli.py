@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 
 #: What a mistake in a config or a command ends in, or a full or locked disk, or a package that is not there.
-MISTAKES = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError, ModuleNotFoundError)
+REPORTED_ERRORS = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError, ModuleNotFoundError)
 
 _NOISE = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
 
@@ -49,7 +49,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
 
     A multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the environment asks for tracebacks.
     """
-    quieten()
+    quiet_libraries()
     began = False  # a job, so that Hydra has composed its config
     failed = False
     process = os.getpid()
@@ -60,24 +60,24 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
         began = True
         elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
         if elsewhere:
-            quieten()
+            quiet_libraries()
         try:
             return task(cfg)
-        except MISTAKES as error:
+        except REPORTED_ERRORS as error:
             if TRACEBACK:
                 raise
             # Here, as Hydra would say the overrides before it, and only one job's of a multirun.
-            say(error, config)
+            print_error(error, config)
             if elsewhere:
                 raise  # for all that this process learns of it
             failed = True  # and not the error, which holds the run's model
             return None
 
     main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name=config)(job)
-    with mistakes_as_lines(config):
+    with errors_as_lines(config):
         try:
             main()
-        except MISTAKES:
+        except REPORTED_ERRORS:
             raise
         except ValueError as error:  # Hydra's own, of overrides such as flix=null
             if began:
@@ -88,21 +88,21 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
 
 
 @contextmanager
-def mistakes_as_lines(config: str = "train") -> Iterator[None]:
+def errors_as_lines(config: str = "train") -> Iterator[None]:
     """End the process on a mistake in the command of `conf/<config>.yaml`: one line, and exit code 1.
 
     HYDRA_FULL_ERROR=1 in the environment asks for the traceback.
     """
     try:
         yield
-    except MISTAKES as error:
+    except REPORTED_ERRORS as error:
         if TRACEBACK:
             raise
-        say(error, config)
+        print_error(error, config)
         sys.exit(1)
 
 
-def quieten() -> None:
+def quiet_libraries() -> None:
     """Leave out of the terminal what a user can do nothing about."""
     warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers|datasets|multiprocess)\b")
     for name in _NOISE:
@@ -113,12 +113,12 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def say(error: Exception, config: str = "train") -> None:
+def print_error(error: Exception, config: str = "train") -> None:
     """Print a mistake in the command of `conf/<config>.yaml` as one line."""
-    print(f"error: {line(error, config)}", file=sys.stderr)
+    print(f"error: {error_line(error, config)}", file=sys.stderr)
 
 
-def line(error: Exception, config: str = "train") -> str:
+def error_line(error: Exception, config: str = "train") -> str:
     """A mistake in the command of `conf/<config>.yaml` as one line."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__  # what the called function itself had to say
@@ -156,7 +156,7 @@ def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     ]
 
 
-def multirun() -> bool:
+def is_multirun() -> bool:
     """Whether the running job is one of several."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
@@ -179,7 +179,7 @@ def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:
         parsed = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
         jobs = BasicSweeper.split_arguments([*parsed, *given], max_batch_size=None)
         return [_compose(list(job)) for batch in jobs for job in batch]
-    except MISTAKES:
+    except REPORTED_ERRORS:
         raise
     except ValueError as error:  # as in `hydra_main`
         raise UserError(f"{error}: {' '.join(overrides)}") from error

@@ -19,7 +19,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
-def some(names: Collection[str], most: int = 6) -> str:
+def list_names(names: Collection[str], most: int = 6) -> str:
     """List names for a line of text, of thousands the first `most` and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(islice(names, most)) + more

@@ -15,14 +15,14 @@ from typing import BinaryIO
 from flix_lightning.common.errors import UserError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` at `path`, as `whole_file` does; raises UserError as it does."""
-    with whole_file(path) as file:
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Put `content` at `path`, as `atomic_file` does; raises UserError as it does."""
+    with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Give a temporary file beside `path` to write, which becomes it when the block ends: never half of it.
 
     Whatever stood at `path` before stays untouched until all of the new content is on the disk.
@@ -45,15 +45,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"cannot write {path}: {reason}; what stood there is untouched") from error
 
 
-def remove_drafts(folder: Path) -> None:
-    """Delete what killed processes left of `write_whole` below `folder`, where nobody is writing now."""
+def remove_temporary_files(folder: Path) -> None:
+    """Delete what killed processes left of `write_atomic` below `folder`, where nobody is writing now."""
     for path in folder.rglob(".*"):
         if re.fullmatch(r"\..+\.\d+", path.name):
             path.unlink()
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which becomes `folder` when the block ends, and is gone when it raises.
 
     Two processes may do the same at once, and a killed one leaves nothing that stands at `folder`: what they

@@ -16,16 +16,16 @@ class Kind:
     """A kind of value: what it is in words, and whether plain data is one."""
 
     words: str
-    holds: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
 
     def require(self, key: str, value: Any) -> None:
         """Raise UserError unless the value of `key` is one."""
-        if not self.holds(value):
+        if not self.accepts(value):
             shown = "null" if value is None else repr(value)
             raise UserError(f"{key} is {shown}; {self.words} is needed")
 
 
-def whole(least: int, most: int = 10**9) -> Kind:
+def integer(least: int, most: int = 10**9) -> Kind:
     """Whole numbers; no memory and no clock is made for more than `most`."""
     words = f"a whole number from {least} to {most:,}"
     return Kind(words, lambda value: type(value) is int and least <= value <= most)
@@ -36,19 +36,19 @@ def choice(*names: str) -> Kind:
     return Kind(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
 
 
-def or_null(kind: Kind) -> Kind:
+def nullable(kind: Kind) -> Kind:
     """That kind, or null."""
-    return Kind(f"{kind.words}, or null,", lambda value: value is None or kind.holds(value))
+    return Kind(f"{kind.words}, or null,", lambda value: value is None or kind.accepts(value))
 
 
 def list_of(kind: Kind, words: str) -> Kind:
     """Lists of that kind, empty ones too."""
-    return Kind(words, lambda value: isinstance(value, list) and all(map(kind.holds, value)))
+    return Kind(words, lambda value: isinstance(value, list) and all(map(kind.accepts, value)))
 
 
 ANY = Kind("anything", lambda value: True)  # what is looked at where it is used
-ABOVE_0 = Kind("a number above 0", lambda value: type(value) in (int, float) and 0 < value < math.inf)
-YES_OR_NO = Kind("true or false", lambda value: type(value) is bool)
+POSITIVE = Kind("a number above 0", lambda value: type(value) in (int, float) and 0 < value < math.inf)
+BOOLEAN = Kind("true or false", lambda value: type(value) is bool)
 TEXT = Kind("a text", lambda value: isinstance(value, str) and bool(re.fullmatch(r"[^\0-\x1f\x7f]+", value)))
 MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping | DictConfig))
 # They become names of folders, and W&B's tags.
@@ -56,7 +56,9 @@ NAME = Kind(
     "a name of at most 64 letters, digits, spaces and .+-_",
     lambda value: isinstance(value, str) and bool(re.fullmatch(r"\w[\w .+-]{0,63}", value)),
 )
-PLACE = Kind("a text, or a call with a _target_,", lambda value: MAPPING.holds(value) or TEXT.holds(value))
+PATH_OR_CALL = Kind(
+    "a text, or a call with a _target_,", lambda value: MAPPING.accepts(value) or TEXT.accepts(value)
+)
 
 
 def check(cfg: DictConfig, table: Mapping[str, Kind]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import sha256, whole_folder
+from flix_lightning.common.files import atomic_folder, sha256
 from flix_lightning.data.layout import Layout, find_layout
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def open_layout(root: str | Path, unpack_to: Path) -> Layout:
     folder = unpack_to / f"{name}-{sha256(root)[:16]}"
     if not folder.is_dir():
         _log.info("unpacking %s to %s, once", root, folder)
-        with whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             unpack(root, draft)
             find_layout(draft, called=root)
     return Layout(find_layout(folder))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import sha256, whole_folder
+from flix_lightning.common.files import atomic_folder, sha256
 from flix_lightning.data.archive import check_archive, unpack
 from flix_lightning.data.fetch import fetch
 from flix_lightning.data.layout import SPLITS, Layout, find_layout, read_lines
@@ -52,7 +52,7 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
             fetch(f"{ner}/{split}/{language}.jsonl", files.path("ner", split, language), _check_ner)
     paths = [files.path("ner", split, language) for split in SPLITS for language in NER_LANGUAGES]
     print(f"{downloads / 'ner'}: {len(paths)} files, SHA-256 of all {files.fingerprint(paths)}")
-    with whole_folder(whole) as draft:
+    with atomic_folder(whole) as draft:
         unpack(packed, draft)
         root = find_layout(draft, called=packed)
         for path in paths:

@@ -31,12 +31,12 @@ _KEYS = {
     "train": _ENTRIES,
     "evaluate": _ENTRIES,
     "report": settings.list_of(settings.TEXT, "a list of tasks"),
-    "sampling": settings.or_null(settings.MAPPING),
+    "sampling": settings.nullable(settings.MAPPING),
 }
 _TEMPERATURE = settings.Kind(
     "a number above 0 or .inf (uniform)", lambda value: type(value) in (int, float) and value > 0
 )
-_CAP = settings.or_null(settings.whole(1))
+_CAP = settings.nullable(settings.integer(1))
 _PARAMETERS = {"task", "language"}  # what the lists of a mixture that is written once for many may refer to
 _GIVEN_KINDS = ("task", "language", "shared")
 

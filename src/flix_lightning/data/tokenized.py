@@ -15,7 +15,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import whole_folder
+from flix_lightning.common.files import atomic_folder
 from flix_lightning.data import layout as layouts
 from flix_lightning.data import mixture as mixtures
 from flix_lightning.data.layout import Example, Layout
@@ -133,7 +133,7 @@ def tokenized(
     members = mixture.datasets(split)
     folder = Path(cache_dir) / f"{split}-{_address(layout, members, split, tokenization, cap)}"
     if not folder.is_dir():
-        with whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             _write(draft / _FILE, layout, members, split, tokenization, cap)
     table = datasets.Dataset.from_file(str(folder / _FILE))
     for column, limit in (

@@ -14,7 +14,7 @@ from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import inject
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import sha256, write_whole
+from flix_lightning.common.files import sha256, write_atomic
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SETTINGS = {
     **TAKING_UP,
     **GENERATING,
-    "data.root": settings.or_null(settings.PLACE),
+    "data.root": settings.nullable(settings.PATH_OR_CALL),
     "output": settings.TEXT,
 }
 
@@ -140,7 +140,7 @@ class _Evaluation:
             trainer.test(self.module, self.data.eval_loader("test", [index]), verbose=False)
         rows = [row for one in self.mixture.evaluate for row in results.read(self._row_file(one))]
         render.save(evaluation.table(rows), self.folder.path, "scores")
-        write_whole(self.folder.config, OmegaConf.to_yaml(self.cfg, resolve=True))
+        write_atomic(self.folder.config, OmegaConf.to_yaml(self.cfg, resolve=True))
         results.write(self.folder.results, rows)
 
     def _trainer(self) -> Trainer:
@@ -176,7 +176,7 @@ class _Evaluation:
             )
             lines = [json.dumps({"prediction": one}, ensure_ascii=False) for _, one, _ in score.predictions]
             place = self.layout.path(dataset.task, "test", dataset.language).relative_to(self.layout.root)
-            write_whole(self.folder.path / "predictions" / place, "\n".join(lines) + "\n")
+            write_atomic(self.folder.path / "predictions" / place, "\n".join(lines) + "\n")
             results.write(self._row_file(dataset), [row])
             log.info("%s/%s: %s %.1f", row.task, row.language, row.metric, row.value)
 

@@ -20,8 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from flix_lightning.adapter.features import MAX_RANK, FeatureSpace
 from flix_lightning.adapter.projection import require_finite
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError, some
-from flix_lightning.common.files import whole_folder
+from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.files import atomic_folder
 from flix_lightning.models.base import Base
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.trained import TAKING_UP, TrainedRun
@@ -33,8 +33,8 @@ _SETTINGS = {
     "features": settings.Kind(
         "a list as [task:ner,language:sw], or all,", lambda value: value == "all" or _are_features(value)
     ),
-    "merge": settings.YES_OR_NO,
-    "pad_rank": settings.or_null(settings.whole(1, MAX_RANK)),
+    "merge": settings.BOOLEAN,
+    "pad_rank": settings.nullable(settings.integer(1, MAX_RANK)),
 }
 
 
@@ -71,7 +71,7 @@ class Trained:
         """
         if rank := self.space.active_rank(features):
             return rank
-        known = some([feature for feature, rank in self.ranks.items() if rank], 100)
+        known = list_names([feature for feature, rank in self.ranks.items() if rank], 100)
         raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
 
     def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -142,7 +142,7 @@ def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
 
 def _folder_name(features: Collection[str]) -> str:
     name = "-".join(feature.partition(":")[2] for feature in features)
-    if not settings.NAME.holds(name):
+    if not settings.NAME.accepts(name):
         raise UserError(
             f"features=all: {', '.join(features)} give {name!r}, which is no name for a folder; name them in "
             "features= and the folder in out="
@@ -193,7 +193,7 @@ def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, p
         target_modules=_target_modules(base.model, pairs),
         fan_in_fan_out=any(isinstance(base.model.get_submodule(name), Conv1D) for name in pairs),
     )
-    with whole_folder(out) as draft:
+    with atomic_folder(out) as draft:
         config.save_pretrained(str(draft))
         save_file(weights, draft / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         _card(run, base, features, "peft").save(draft / "README.md")
@@ -213,7 +213,7 @@ def write_merged(run: Trained, base: Base, features: Collection[str], out: Path)
             change = change.T
         weight = weights[f"{name}.weight"]
         weights[f"{name}.weight"] = weight + change.to(weight.dtype)
-    with whole_folder(out) as draft:
+    with atomic_folder(out) as draft:
         base.model.save_pretrained(draft, state_dict=weights)
         base.tokenizer.save_pretrained(draft)
         _card(run, base, features, "transformers").save(draft / "README.md")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from flix_lightning.common import settings
-from flix_lightning.common.append_file import GrowingLines, open_growing
+from flix_lightning.common.append_file import AppendFile, open_append_file
 from flix_lightning.common.files import sha256
 from flix_lightning.data.layout import read_objects
 from flix_lightning.inference import predictor as predict
@@ -25,8 +25,8 @@ SETTINGS = {
     **TAKING_UP,
     **GENERATING,
     "input": settings.TEXT,
-    "out": settings.or_null(settings.TEXT),
-    "explain": settings.YES_OR_NO,
+    "out": settings.nullable(settings.TEXT),
+    "explain": settings.BOOLEAN,
 }
 
 #: Characters of text that end a window early, as a few very long lines must not fill the memory.
@@ -41,7 +41,7 @@ def predict_file(cfg: DictConfig) -> Path:
 
     Raises:
         UserError: a value out of its choices; as `read_objects`, `Predictor.request`, `predict.load` and
-            `open_growing`.
+            `open_append_file`.
         OSError: the predictions cannot be written; those that are stay, and another call goes on.
         SystemExit: on Ctrl-C, with a line that says so.
     """
@@ -57,7 +57,7 @@ def predict_file(cfg: DictConfig) -> Path:
         "precision": precision,
         "explain": cfg.explain,
     }
-    with open_growing(out, made_of) as lines:
+    with open_append_file(out, made_of) as lines:
         model = predict.load(
             run,
             cfg.checkpoint,
@@ -72,7 +72,7 @@ def predict_file(cfg: DictConfig) -> Path:
     return out
 
 
-def _answer(source: Path, model: Predictor, lines: GrowingLines, explain: bool) -> None:
+def _answer(source: Path, model: Predictor, lines: AppendFile, explain: bool) -> None:
     # All of them are read before the first is answered, as a bad one must not cost the others.
     tally = Tally(_requests(source, model))
     tally.say()

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import whole_folder
+from flix_lightning.common.files import atomic_folder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def ensure(package: str, licence: str, root: str) -> Path:
     log.info("%s", licence)
     if not folder.is_dir():
         log.info("converting %s once, to %s", carrier.MODEL_NAME, folder)
-        with whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             try:
                 gguf = carrier.assemble(draft / carrier.MODEL_NAME)
             except (FileNotFoundError, ValueError) as error:  # parts missing, or another hash

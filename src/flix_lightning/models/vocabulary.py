@@ -15,7 +15,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import whole_folder
+from flix_lightning.common.files import atomic_folder
 from flix_lightning.models import base as models
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -52,7 +52,7 @@ def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], known_
         new = {old: place for place, old in enumerate(kept)}
         tokenizer = cut_tokenizer(base.tokenizer, new)
         cut_model(base.model, new)
-        with whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             base.model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
     return folder

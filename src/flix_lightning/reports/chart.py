@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 from flix_lightning.reports.render import FONT, Report
 
 
@@ -80,7 +80,7 @@ class BarChart(Report):
             for axes, panel in zip(figure.subplots(1, wide, squeeze=False)[0], self.panels, strict=True):
                 _draw(axes, panel)
             figure.savefig(buffer, format="png", dpi=150)
-        write_whole(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())
 
 
 def _draw(axes: Axes, panel: Panel) -> None:

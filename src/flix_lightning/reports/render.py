@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 
 # DejaVu Sans comes with matplotlib, so that a picture is the same everywhere.
 FONT = {"font.family": "DejaVu Sans", "font.size": 9}
@@ -92,7 +92,7 @@ class Report:
                 layout.draw(axes, top)
                 top += layout.height
             figure.savefig(buffer, format="png", dpi=150)
-        write_whole(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())
 
 
 def save(report: Report, folder: Path, name: str) -> None:
@@ -101,7 +101,7 @@ def save(report: Report, folder: Path, name: str) -> None:
     Raises:
         UserError: a file cannot be written; an earlier one is then untouched.
     """
-    write_whole(folder / f"{name}.md", report.markdown())
+    write_atomic(folder / f"{name}.md", report.markdown())
     report.png(folder / f"{name}.png")
 
 

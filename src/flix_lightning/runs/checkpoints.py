@@ -9,7 +9,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import whole_file
+from flix_lightning.common.files import atomic_file
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
 _KEYS_TO_GO_ON = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
@@ -75,8 +75,8 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Writes checkpoints whole or not at all; Lightning's own are copied into place from another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        """Write one; raises UserError where `write_whole` does."""
-        with whole_file(Path(path)) as file:
+        """Write one; raises UserError where `write_atomic` does."""
+        with atomic_file(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # in which torch wraps what the disk said

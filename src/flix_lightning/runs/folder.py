@@ -15,19 +15,19 @@ from yaml import YAMLError
 
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import remove_drafts, write_whole
+from flix_lightning.common.files import remove_temporary_files, write_atomic
 
 _PREDICTION = ("id", "prediction", "target")
 
 #: What is taken from a run's config, and what it may be.
 _TAKEN = {
-    "model.pretrained": settings.PLACE,
+    "model.pretrained": settings.PATH_OR_CALL,
     "model.revision": settings.TEXT,
     "model.dtype": settings.TEXT,
     "flix.name": settings.NAME,
     "mixture.name": settings.NAME,
     "data.name": settings.NAME,
-    "seed": settings.whole(0),
+    "seed": settings.integer(0),
 }
 
 
@@ -131,7 +131,7 @@ class RunFolder:
                 f"cannot lock {self.path / '.lock'} ({error}); give output=FOLDER on a file system with locks"
             ) from error
         try:
-            remove_drafts(self.path)
+            remove_temporary_files(self.path)
             yield
         finally:
             lock.release()
@@ -196,4 +196,4 @@ def write_predictions(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
         UserError: the file cannot be written; an earlier one is then untouched.
     """
     lines = (json.dumps({key: row[key] for key in _PREDICTION}, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(path, "".join(lines))
+    write_atomic(path, "".join(lines))

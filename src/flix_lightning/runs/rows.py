@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 
 SCHEMA = 1
 """Version of a row's meaning. A run's hash holds it, so that old rows are never read as new."""
@@ -122,7 +122,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     Raises:
         UserError: the file cannot be written; an earlier one is then untouched.
     """
-    write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def read(path: Path) -> list[Row]:

@@ -21,9 +21,9 @@ from flix_lightning.runs.rows import Row
 log = logging.getLogger(__name__)
 
 #: What the settings of a command that takes a run up may be, and those that a command that generates adds.
-TAKING_UP = {"run": settings.TEXT, "checkpoint": settings.or_null(settings.TEXT)}
+TAKING_UP = {"run": settings.TEXT, "checkpoint": settings.nullable(settings.TEXT)}
 GENERATING = {
-    "batch_size": settings.or_null(settings.whole(1, 2**20)),
+    "batch_size": settings.nullable(settings.integer(1, 2**20)),
     "accelerator": settings.TEXT,
     "precision": settings.ANY,  # by Lightning
 }

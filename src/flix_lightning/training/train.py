@@ -22,7 +22,7 @@ from flix_lightning.adapter.features import FeatureDropout, FeatureSpace
 from flix_lightning.adapter.layers import compile_layers
 from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import write_whole
+from flix_lightning.common.files import write_atomic
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
@@ -62,7 +62,7 @@ def execute(run: Plan) -> float:
         with run.folder.lock() if leads else nullcontext():
             if not run.folder.finished:  # else another process ended it while this one came to the lock
                 if leads:
-                    write_whole(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
+                    write_atomic(run.folder.config, OmegaConf.to_yaml(run.cfg, resolve=True))
                 # The run before left circles of model, trainer and data: gigabytes, but so few objects that
                 # Python's collector would let several pile up.
                 gc.collect()

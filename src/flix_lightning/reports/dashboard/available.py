@@ -69,9 +69,9 @@ def tables(overrides: Sequence[str], seeds: Collection[int]) -> tuple[dict[str, 
     for name in SHOWN:
         try:
             held[name], lacking[name] = _table(name, overrides, seeds)
-        except cli.MISTAKES as mistake:  # its data or its base is not on this machine, say
+        except cli.REPORTED_ERRORS as mistake:  # its data or its base is not on this machine, say
             mistakes.append(mistake)
-            lacking[name] = Lacking(name, cli.line(mistake), _command(name, overrides))
+            lacking[name] = Lacking(name, cli.error_line(mistake), _command(name, overrides))
     if len(mistakes) == len(SHOWN):
         raise mistakes[0]
     return {name: one for name, one in held.items() if one}, [one for one in lacking.values() if one]
