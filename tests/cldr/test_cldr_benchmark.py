@@ -24,7 +24,8 @@ from babel.lists import format_list
 from babel.numbers import format_currency, format_decimal, parse_decimal
 from babel.units import format_unit
 
-from flix_lightning.cldr import benchmark, tasks
+from flix_lightning.cldr import benchmark
+from flix_lightning.cldr import examples as makers
 from flix_lightning.cldr.benchmark import datasets, ensure, examples, lacking
 from flix_lightning.cldr.examples import MAKERS
 from flix_lightning.cldr.locales import CURRENCIES, LANGUAGES, UNITS, locality
@@ -533,11 +534,11 @@ def small_world(monkeypatch):
         local = locality(language)
         return replace(local, territories={one: local.territories[one] for one in PLACES}, languages={})
 
-    monkeypatch.setattr(tasks, "locality", few)
-    monkeypatch.setattr(tasks, "any_date", lambda rng: date(2001, rng.randint(1, 12), rng.randint(1, 4)))
+    monkeypatch.setattr(makers, "locality", few)
+    monkeypatch.setattr(makers, "any_date", lambda rng: date(2001, rng.randint(1, 12), rng.randint(1, 4)))
     for name, kind in (("any_money", Money), ("any_measure", Measure)):
         monkeypatch.setattr(
-            tasks,
+            makers,
             name,
             lambda rng, choices, kind=kind: kind(Decimal(rng.randint(2, 12)), rng.choice(choices)),
         )
