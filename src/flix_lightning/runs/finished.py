@@ -42,6 +42,6 @@ def read(run: Plan) -> Finished:
 
 
 def _counts(folder: RunFolder, row: Row) -> NDArray[np.float64]:
-    metric = METRICS[row.metric]()
     predictions = read_predictions(folder.predictions(f"{row.split}-{row.active}", row.task, row.language))
-    return np.array([metric.count(one["prediction"], one["target"]) for one in predictions], dtype=float)
+    texts, targets = zip(*((one["prediction"], one["target"]) for one in predictions), strict=True)
+    return METRICS[row.metric].counts(texts, targets)

@@ -1,170 +1,80 @@
-"""Scores of generated text on 0-100, each equal to XTREME-UP's own scorer.
-
-Every metric keeps one float64 vector of sums over examples, so that its states are the same on every
-process and reduce by addition, and so that no count is rounded (below 2**53).
-"""
+"""Scores of generated texts, 0 to 100, each equal to the score of XTREME-UP's own scorer."""
 
 import re
 import string
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from sacrebleu.metrics.helpers import extract_all_char_ngrams
-from torch import Tensor
-from torchmetrics import Metric
 
 
-class TextMetric(Metric):
-    """Base of the metrics: sums of counts over (prediction, target) pairs, and a score of those sums.
+@dataclass(frozen=True)
+class Metric:
+    """A score that is computed from sums of counts over examples.
 
-    `update` takes two lists of strings of one length, else raises ValueError; `compute` gives a float64
-    scalar in [0, 100].
+    Attributes:
+        count: (prediction, target) -> what one example adds to each of the sums.
+        score: sums `[..., size]` -> scores `[...]`, float64 in [0, 100]. Leading axes stay as they are.
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    sums: Tensor
+    count: Callable[[str, str], Sequence[float]]
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-    def __init__(self, size: int):
-        super().__init__()
-        self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+    def counts(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
+        """Return what each example adds to each of the sums, `[examples, size]`.
 
-    def update(self, predictions: Sequence[str], targets: Sequence[str]) -> None:
-        """Count `predictions` against their `targets`, one target each."""
-        if len(predictions) != len(targets):
-            raise ValueError(
-                f"{len(predictions)} predictions for {len(targets)} targets: one for each is needed"
-            )
-        for prediction, target in zip(predictions, targets, strict=True):
-            self.sums += torch.tensor(
-                self.count(prediction, target), dtype=torch.float64, device=self.sums.device
-            )
-
-    def compute(self) -> Tensor:
-        """Give the score of all examples together."""
-        return self.score(self.sums)
-
-    @abstractmethod
-    def count(self, prediction: str, target: str) -> Sequence[float]:
-        """Give what one example adds to each of the sums."""
-
-    @staticmethod
-    @abstractmethod
-    def score(sums: Tensor) -> Tensor:
-        """Give the score `[...]` of sums `[..., size]`; resampling examples needs no more than this."""
+        Raises:
+            ValueError: There is not one target for each prediction.
+        """
+        pairs = zip(predictions, targets, strict=True)
+        return np.array([self.count(prediction, target) for prediction, target in pairs], dtype=np.float64)
 
 
-class SpanF1(TextMetric):
-    """Micro F1 over labelled entities (XTREME-UP's NER); 0 where no entity is predicted and right.
+def score_texts(metric: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
+    """Score all predictions together.
 
-    A text is `LABEL: entity` pieces joined by ` $$ `; a piece that is not exactly two parts around a
-    colon is no entity, in targets as in predictions. Entities match as a multiset within one example.
+    Args:
+        metric: A key of `METRICS`.
+        predictions: The generated texts, at least one.
+        targets: One target for each prediction.
+
+    Returns:
+        The score, 0 to 100.
+
+    Raises:
+        ValueError: There is not one target for each prediction.
     """
-
-    def __init__(self):
-        super().__init__(size=3)
-
-    def count(self, prediction: str, target: str) -> Sequence[float]:
-        """Give the numbers of right, predicted and target entities."""
-        predicted, wanted = _entities(prediction), _entities(target)
-        return (predicted & wanted).total(), predicted.total(), wanted.total()
-
-    @staticmethod
-    def score(sums: Tensor) -> Tensor:
-        """Give the F1 of all examples together."""
-        right, predicted, wanted = sums.unbind(-1)
-        return 200 * right / (predicted + wanted).clamp(min=1)
+    return float(METRICS[metric].score(METRICS[metric].counts(predictions, targets).sum(axis=0)))
 
 
-class ExactMatch(TextMetric):
-    """Percentage of predictions that equal their target, nothing normalised (semantic parsing)."""
-
-    def __init__(self):
-        super().__init__(size=2)
-
-    def count(self, prediction: str, target: str) -> Sequence[float]:
-        """Give whether the two are equal, and 1 example."""
-        return prediction == target, 1
-
-    @staticmethod
-    def score(sums: Tensor) -> Tensor:
-        """Give the percentage over all examples."""
-        return 100 * sums[..., 0] / sums[..., 1]
-
-
-class TokenF1(TextMetric):
-    """Mean F1 over bags of white-space tokens, after SQuAD's normalisation (question answering).
-
-    Two texts that are both empty once normalised score 0, as in XTREME-UP (SQuAD's own would say 100).
-    """
-
-    def __init__(self):
-        super().__init__(size=2)
-
-    def count(self, prediction: str, target: str) -> Sequence[float]:
-        """Give the F1 of one example in [0, 1], and 1 example."""
-        predicted, wanted = Counter(_answer_tokens(prediction)), Counter(_answer_tokens(target))
-        tokens = predicted.total() + wanted.total()
-        return (2 * (predicted & wanted).total() / tokens if tokens else 0.0), 1
-
-    @staticmethod
-    def score(sums: Tensor) -> Tensor:
-        """Give the mean over all examples."""
-        return 100 * sums[..., 0] / sums[..., 1]
-
-
-class ChrF(TextMetric):
-    """Corpus chrF2: `sacrebleu.corpus_chrf(predictions, [targets]).score` (translation).
-
-    torchmetrics' CHRFScore is not used: it averages over all six orders where sacrebleu leaves out those
-    that no text is long enough for, and its float32 counts drift on large sets.
-    """
-
-    ORDER = 6
-    BETA = 2
-
-    def __init__(self):
-        super().__init__(size=3 * self.ORDER)
-
-    def count(self, prediction: str, target: str) -> Sequence[float]:
-        """Give, for each order, the numbers of predicted, target and shared character n-grams."""
-        counts = []
-        for predicted, wanted in zip(
-            extract_all_char_ngrams(prediction, self.ORDER),
-            extract_all_char_ngrams(target, self.ORDER),
-            strict=True,
-        ):
-            # As in sacrebleu: an order that the target is too short for does not cost precision.
-            counts += [predicted.total() if wanted else 0, wanted.total(), (predicted & wanted).total()]
-        return counts
-
-    @staticmethod
-    def score(sums: Tensor) -> Tensor:
-        """Give the F-beta of the mean precision and the mean recall over the orders that occur."""
-        predicted, wanted, shared = sums.unflatten(-1, (ChrF.ORDER, 3)).unbind(-1)
-        occurs = (predicted > 0) & (wanted > 0)
-        orders = occurs.sum(-1).clamp(min=1)
-        precision = torch.where(occurs, shared / predicted, 0).sum(-1) / orders
-        recall = torch.where(occurs, shared / wanted, 0).sum(-1) / orders
-        weight = ChrF.BETA**2
-        score = 100 * (1 + weight) * precision * recall / (weight * precision + recall)
-        return torch.where(shared.any(-1), score, 0)
-
-
-METRICS: dict[str, type[TextMetric]] = {
-    "span_f1": SpanF1,
-    "exact_match": ExactMatch,
-    "qa_f1": TokenF1,
-    "chrf": ChrF,
-}
+def _span_counts(prediction: str, target: str) -> Sequence[float]:
+    predicted, wanted = _entities(prediction), _entities(target)
+    return (predicted & wanted).total(), predicted.total(), wanted.total()
 
 
 def _entities(text: str) -> Counter[tuple[str, ...]]:
-    pieces = (tuple(part.strip() for part in piece.strip().split(":")) for piece in text.split(" $$ "))
+    # As in XTREME-UP, a piece with a second colon is not an entity, in targets as in predictions.
+    pieces = (tuple(part.strip() for part in piece.split(":")) for piece in text.split(" $$ "))
     return Counter(piece for piece in pieces if len(piece) == 2)
+
+
+def _span_score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    correct, predicted, wanted = np.moveaxis(sums, -1, 0)
+    return 200 * correct / np.maximum(predicted + wanted, 1)
+
+
+def _match_counts(prediction: str, target: str) -> Sequence[float]:
+    return prediction == target, 1
+
+
+def _token_counts(prediction: str, target: str) -> Sequence[float]:
+    predicted, wanted = Counter(_answer_tokens(prediction)), Counter(_answer_tokens(target))
+    tokens = predicted.total() + wanted.total()
+    # As in XTREME-UP, two texts without tokens score 0. SQuAD's own scorer gives 100.
+    return (2 * (predicted & wanted).total() / tokens if tokens else 0.0), 1
 
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -172,3 +82,46 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def _answer_tokens(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def _mean_score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 100 * sums[..., 0] / sums[..., 1]
+
+
+_CHRF_ORDER, _CHRF_BETA = 6, 2
+
+
+def _chrf_counts(prediction: str, target: str) -> Sequence[float]:
+    counts = []
+    for predicted, wanted in zip(
+        extract_all_char_ngrams(prediction, _CHRF_ORDER),
+        extract_all_char_ngrams(target, _CHRF_ORDER),
+        strict=True,
+    ):
+        # As in sacrebleu, an order that the target is too short for does not lower precision.
+        counts += [predicted.total() if wanted else 0, wanted.total(), (predicted & wanted).total()]
+    return counts
+
+
+def _chrf_score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    predicted, wanted, shared = np.moveaxis(sums.reshape(*sums.shape[:-1], _CHRF_ORDER, 3), -1, 0)
+    # As in sacrebleu, only the orders that occur are averaged.
+    occurs = (predicted > 0) & (wanted > 0)
+    orders = np.maximum(occurs.sum(-1), 1)
+    precision = (occurs * shared / np.maximum(predicted, 1)).sum(-1) / orders
+    recall = (occurs * shared / np.maximum(wanted, 1)).sum(-1) / orders
+    weighted = _CHRF_BETA**2 * precision + recall
+    return 100 * (1 + _CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1)
+
+
+METRICS: dict[str, Metric] = {
+    # Micro F1 over the entities of all examples (NER). A text is `LABEL: entity` pieces joined by ` $$ `.
+    # Entities match as a multiset within one example. The score is 0 where no entity is right.
+    "span_f1": Metric(_span_counts, _span_score),
+    # Percentage of predictions that equal their target, without any normalisation (semantic parsing).
+    "exact_match": Metric(_match_counts, _mean_score),
+    # Mean over examples of the F1 of bags of tokens, after SQuAD's normalisation (question answering).
+    "qa_f1": Metric(_token_counts, _mean_score),
+    # Corpus chrF2, equal to `sacrebleu.corpus_chrf(predictions, [targets]).score` (translation).
+    "chrf": Metric(_chrf_counts, _chrf_score),
+}

@@ -24,7 +24,7 @@ from flix_lightning.data.mixture import Dataset
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
 from flix_lightning.tasks.definitions import get_task
-from flix_lightning.tasks.metrics import METRICS
+from flix_lightning.tasks.metrics import score_texts
 
 #: Steps of which the losses are looked at together.
 LOSSES = 10
@@ -252,10 +252,9 @@ class FlixModule(LightningModule):
             if not by_position:
                 continue
             predictions = [by_position[position] for position in sorted(by_position)]
-            metric = METRICS[get_task(dataset.task).metric]()
-            metric.sync_on_compute = False  # every process has all predictions by now
-            metric.update([p for _, p, _ in predictions], [t for _, _, t in predictions])
-            scores.append(Score(index, float(metric.compute()), predictions))
+            _, texts, targets = zip(*predictions, strict=True)
+            value = score_texts(get_task(dataset.task).metric, texts, targets)
+            scores.append(Score(index, value, predictions))
         return scores
 
     def _means(self, scores: Sequence[Score]) -> dict[str, float]:

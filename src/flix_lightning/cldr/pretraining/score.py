@@ -22,7 +22,7 @@ from flix_lightning.cldr.pretraining.corpus import ENGLISH_TASKS
 from flix_lightning.cldr.pretraining.pretrain import MAX_TARGET
 from flix_lightning.models import base as models
 from flix_lightning.tasks.definitions import TASKS
-from flix_lightning.tasks.metrics import METRICS, ExactMatch
+from flix_lightning.tasks.metrics import score_texts
 
 PART = "validation"
 BATCH = 64  # examples generated for at once
@@ -63,15 +63,14 @@ def report(base: models.Base, count: int) -> str:
     lines = [f"| English task ({count} examples) | metric | score |", "|---|---|---|"]
     for task in track(ENGLISH_TASKS, "English tasks"):
         inputs, targets = task_cases(task, count)
-        metric = METRICS[TASKS[task].metric]()
-        metric.update(answer(base.model, base.tokenizer, inputs), targets)
-        lines.append(f"| {task} | {TASKS[task].metric} | {metric.compute():.1f} |")
+        metric = TASKS[task].metric
+        score = score_texts(metric, answer(base.model, base.tokenizer, inputs), targets)
+        lines.append(f"| {task} | {metric} | {score:.1f} |")
     copied = {}
     for language in track(LANGUAGES, "copying"):
         texts = copy_cases(language, count // 5)
-        metric = ExactMatch()
-        metric.update(answer(base.model, base.tokenizer, [f"copy: {text}" for text in texts]), texts)
-        copied[language] = float(metric.compute())
+        copies = answer(base.model, base.tokenizer, [f"copy: {text}" for text in texts])
+        copied[language] = score_texts("exact_match", copies, texts)
     mean = sum(copied.values()) / len(copied)
     listed = ", ".join(
         f"{code} {value:.0f}" for code, value in sorted(copied.items(), key=lambda item: item[1])

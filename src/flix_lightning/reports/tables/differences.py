@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from flix_lightning.reports.intervals import bootstrap, resampled_sums, t_half_width
@@ -75,8 +74,7 @@ def _resampled(scores: Scores, column: ScoreColumn, method: str, baseline: str) 
     for language in scores.languages(column) if both else ():
         rows = [[scores.rows(column, name, seed)[language] for seed in both] for name in (method, baseline)]
         counts = np.array([[scores.counts(row) for row in runs] for runs in rows])
-        sums = torch.from_numpy(resampled_sums(counts))
-        ours, theirs = METRICS[rows[0][0].metric].score(sums).numpy().mean(axis=2).T
+        ours, theirs = METRICS[rows[0][0].metric].score(resampled_sums(counts)).mean(axis=2).T
         found.append(ours - theirs)
     return np.array(found)
 
