@@ -26,7 +26,7 @@ from babel.units import format_unit
 
 from flix_lightning.cldr import benchmark
 from flix_lightning.cldr import examples as makers
-from flix_lightning.cldr.benchmark import datasets, ensure, examples, lacking
+from flix_lightning.cldr.benchmark import datasets, ensure, examples, missing_languages
 from flix_lightning.cldr.examples import MAKERS
 from flix_lightning.cldr.locales import CURRENCIES, LANGUAGES, UNITS, locality
 from flix_lightning.cldr.pretraining.corpus import english, pairs
@@ -110,8 +110,8 @@ def test_datasets_are_the_papers_lists_less_what_is_lacking():
     for task, codes in wanted.items():
         served = LANGUAGES_OF[task]
         assert len(served) == len(set(served))
-        assert set(served) | set(lacking(task)) == codes
-        assert not set(served) & set(lacking(task))
+        assert set(served) | set(missing_languages(task)) == codes
+        assert not set(served) & set(missing_languages(task))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_datasets_are_the_papers_lists_less_what_is_lacking():
     ],
 )
 def test_what_is_lacking_has_its_reason(task, codes):
-    reasons = lacking(task)
+    reasons = missing_languages(task)
     assert set(reasons) == codes
     for code, reason in reasons.items():
         if code in ABSENT:
@@ -307,8 +307,8 @@ def test_what_is_written_can_be_told_apart(language):
     for form in ("full", "long", "medium"):
         assert len({local.date(day, form) for day in days}) == 4
     amounts = [Decimal(text) for text in ("3", "30", "3.5", "35")]
-    texts = [local.money(*pair) for pair in product(amounts, local.currencies)]
-    texts += [local.measure(*pair) for pair in product(amounts, local.units)]
+    texts = [local.write(Money(*pair)) for pair in product(amounts, local.currencies)]
+    texts += [local.write(Measure(*pair)) for pair in product(amounts, local.units)]
     assert len(set(texts)) == len(texts)
 
 
@@ -532,8 +532,8 @@ def small_world(monkeypatch):
         return replace(local, territories={one: local.territories[one] for one in PLACES}, languages={})
 
     monkeypatch.setattr(makers, "locality", few)
-    monkeypatch.setattr(makers, "any_date", lambda rng: date(2001, rng.randint(1, 12), rng.randint(1, 4)))
-    for name, kind in (("any_money", Money), ("any_measure", Measure)):
+    monkeypatch.setattr(makers, "random_date", lambda rng: date(2001, rng.randint(1, 12), rng.randint(1, 4)))
+    for name, kind in (("random_money", Money), ("random_measure", Measure)):
         monkeypatch.setattr(
             makers,
             name,
@@ -683,16 +683,16 @@ def test_what_is_counted_is_what_stands_beside_its_number(language):
         for code in local.currencies:
             text = money(amount, code, babel_code(language))
             assert number in text
-            assert local.currency(Money(amount, code)) == " ".join(text.replace(number, " ").split())
+            assert local.counted(Money(amount, code)) == " ".join(text.replace(number, " ").split())
         for unit in local.units:
             texts = forms(("MEASURE", amount, unit.partition("-")[2]), language)
-            assert local.unit(Measure(amount, unit)) in [
+            assert local.counted(Measure(amount, unit)) in [
                 " ".join(t.replace(number, " ").split()) for t in texts
             ]
     for absent in set(CURRENCIES) - set(local.currencies):
-        assert local.currency(Money(Decimal(2), absent)) is None
+        assert local.counted(Money(Decimal(2), absent)) is None
     for absent in set(UNITS) - set(local.units):
-        assert local.unit(Measure(Decimal(2), absent)) is None
+        assert local.counted(Measure(Decimal(2), absent)) is None
 
 
 # The command
@@ -737,7 +737,7 @@ def test_command_shows_the_files_own_lines(monkeypatch, capsys, lines, task, lan
     [
         (("qa_cross_lang", "gbm"), "qa_cross_lang/gbm: CLDR has no locale"),
         (("ner", "rw"), "ner/rw: 3 territories of its own, fewer than 100"),
-        (("ner", "fr"), "ner/fr: no language of the paper's in this task"),
+        (("ner", "fr"), "ner/fr: not a language of this task in the paper"),
         (("parsing", "sw"), "invalid choice: 'parsing'"),
         (("ner", "sw", "--split", "dev"), "invalid choice: 'dev'"),
     ],

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from flix_lightning.cldr.benchmark import datasets, examples
-from flix_lightning.cldr.pretraining import pretrain, tokenizer
+from flix_lightning.cldr.pretraining import __main__, batches, pretrain, tokenizer
+from flix_lightning.cldr.pretraining.batches import Batches, hide, random_spans
 from flix_lightning.cldr.pretraining.corpus import pairs
-from flix_lightning.cldr.pretraining.pretrain import Batches, hide, random_spans
 from flix_lightning.models import base as models
 from flix_lightning.tasks.definitions import TASKS
 
@@ -47,10 +47,16 @@ def saved(trained, tmp_path_factory):
     return folder
 
 
+def shrink(patch):
+    patch.setattr(pretrain, "ARCHITECTURE", TINY)
+    patch.setattr(pretrain, "SAVE_EVERY", 2)
+    patch.setattr(batches, "BATCH", 4)
+    patch.setattr(batches, "POOL", 2)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
-    for name, value in {"ARCHITECTURE": TINY, "BATCH": 4, "POOL": 2, "SAVE_EVERY": 2}.items():
-        monkeypatch.setattr(pretrain, name, value)
+    shrink(monkeypatch)
 
 
 # The tokenizer
@@ -142,7 +148,7 @@ def test_names_are_hidden_whole_and_nothing_else_is(trained):
     for pair in islice(pairs(random.Random(1)), 2000):
         if pair.stream != "names":
             continue
-        source, target = Batches(trained, 0, 0, 1)._encode(pair, rng)
+        source, target = Batches(trained, 0, 0, 1).encode(pair, rng)
         whole, spans = restored(source[:-1], target[:-1], sentinels)
         assert trained.decode(whole) == pair.input
         names = [pair.input[start:stop] for start, stop in pair.hidden]
@@ -180,8 +186,8 @@ def test_batches_are_padded_and_end(trained, tiny):
         inputs, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
         assert inputs.shape == mask.shape
         assert inputs.shape[0] == labels.shape[0] == 4
-        assert inputs.shape[1] <= pretrain.MAX_INPUT
-        assert labels.shape[1] <= pretrain.MAX_TARGET
+        assert inputs.shape[1] <= batches.MAX_INPUT
+        assert labels.shape[1] <= batches.MAX_TARGET
         for row, seen, label in zip(inputs, mask, labels, strict=True):
             length = int(seen.sum())
             assert seen.tolist() == [1] * length + [0] * (len(seen) - length)
@@ -246,7 +252,7 @@ def run(out, saved, monkeypatch, steps=4):
     threads = str(torch.get_num_threads())
     arguments = ["--out", str(out), "--steps", str(steps), "--seed", "0", "--threads", threads]
     monkeypatch.setattr(sys, "argv", ["pretrain", *arguments])
-    pretrain.main()
+    __main__.main()
     return load_file(out / "model.safetensors")
 
 
@@ -254,8 +260,7 @@ def run(out, saved, monkeypatch, steps=4):
 def unbroken(saved, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"ARCHITECTURE": TINY, "BATCH": 4, "POOL": 2, "SAVE_EVERY": 2}.items():
-            patch.setattr(pretrain, name, value)
+        shrink(patch)
         run(out, saved, patch)
     return out
 
@@ -275,8 +280,8 @@ def fail_at(call: int, function, after=lambda *arguments: None):
     return wrapped
 
 
-def half_written(state, path):
-    path.write_bytes(b"half a checkpoint")
+def half_written(state, file):
+    file.write(b"half a checkpoint")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,7 @@ from flix_lightning.models.base import Base
 @pytest.fixture
 def echo(monkeypatch):
     """A model that gives back what follows the prompt: perfect at copying, and no good at the tasks."""
-    monkeypatch.setattr(
-        score, "answer", lambda model, tokenizer, inputs: [one.partition(": ")[2] for one in inputs]
-    )
+    monkeypatch.setattr(score, "answer", lambda base, inputs: [one.partition(": ")[2] for one in inputs])
     return Base(model=None, tokenizer=None, is_encoder_decoder=True)
 
 
@@ -30,6 +28,6 @@ def test_a_perfect_model_has_full_marks(monkeypatch, echo):
         pair for task in score.ENGLISH_TASKS for pair in zip(*score.task_cases(task, 10), strict=True)
     )
     monkeypatch.setattr(
-        score, "answer", lambda m, t, inputs: [answers.get(one, one.partition(": ")[2]) for one in inputs]
+        score, "answer", lambda base, inputs: [answers.get(one, one.partition(": ")[2]) for one in inputs]
     )
     assert score.report(echo, count=10).count("100.0 |") == len(score.ENGLISH_TASKS)

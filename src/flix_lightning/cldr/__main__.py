@@ -1,33 +1,31 @@
-"""Look at the benchmark: `python -m flix_lightning.cldr [task] [language] [--split test] [--count 5]`.
+"""Show samples of the benchmark: `python -m flix_lightning.cldr [task] [language] [--split test]`.
 
-Without a language, every language of the task and those that CLDR lacks, with the reason.
+Without a language, list the languages of the task, and those that CLDR lacks with the reason.
 """
 
 import argparse
 
+from rich import print as rich_print
 from rich import print_json
-from rich.console import Console
 
-from flix_lightning.cldr.benchmark import APPENDIX_B, datasets, examples, lacking
+from flix_lightning.cldr.benchmark import APPENDIX_B, datasets, examples, missing_languages
 from flix_lightning.common.errors import UserError
+from flix_lightning.data.layout import SPLITS
 from flix_lightning.tasks.languages import language_name
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m flix_lightning.cldr", description=__doc__)
-    parser.add_argument(
-        "task", nargs="?", choices=APPENDIX_B, help="one task; without it, all of them are listed"
-    )
-    parser.add_argument(
-        "language", nargs="?", help="a code of the paper's, as sw; without it, they are listed"
-    )
-    parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
-    parser.add_argument("--count", type=_from_1, default=5, help="how many samples")
+    parser.add_argument("task", nargs="?", choices=APPENDIX_B, help="default: list every task")
+    parser.add_argument("language", nargs="?", help="language code of the paper, as sw; default: list them")
+    parser.add_argument("--split", default="train", choices=SPLITS)
+    parser.add_argument("--count", type=int, default=5, help="number of samples")
     parser.add_argument("--seed", type=int, default=0, help="the benchmark's seed")
     options = parser.parse_args()
     if options.language is None:
-        _list(list(APPENDIX_B) if options.task is None else [options.task])
+        for task in [options.task] if options.task else APPENDIX_B:
+            _list_languages(task)
     elif (options.task, options.language) in datasets():
         try:
             found = examples(options.task, options.language, options.split, options.count, options.seed)
@@ -36,23 +34,17 @@ def main() -> None:
         for example in found:
             print_json(data=example, ensure_ascii=False)
     else:
-        reason = lacking(options.task).get(options.language, "no language of the paper's in this task")
+        reason = missing_languages(options.task).get(
+            options.language, "not a language of this task in the paper"
+        )
         parser.error(f"{options.task}/{options.language}: {reason}")
 
 
-def _from_1(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def _list(tasks: list[str]) -> None:
-    console = Console(highlight=False)
-    for task in tasks:
-        found = [language for one, language in datasets() if one == task]
-        console.print(f"[bold]{task}[/]: {', '.join(f'{code} ({language_name(code)})' for code in found)}")
-        for code, reason in lacking(task).items():
-            console.print(f"  lacking {code} ({language_name(code)}): {reason}")
+def _list_languages(task: str) -> None:
+    found = [f"{code} ({language_name(code)})" for one, code in datasets() if one == task]
+    rich_print(f"[bold]{task}[/]: {', '.join(found)}")
+    for code, reason in missing_languages(task).items():
+        rich_print(f"  lacking {code} ({language_name(code)}): {reason}")
 
 
 if __name__ == "__main__":

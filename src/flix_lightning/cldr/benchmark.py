@@ -1,14 +1,15 @@
-"""The benchmark's files: which datasets there are, how large, written in XTREME-UP's layout."""
+"""The benchmark's datasets, and their files in XTREME-UP's layout."""
 
 import json
 import random
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import babel
 
 from flix_lightning.cldr.examples import MAKERS
-from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, lack, locality
+from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, locality, reason_missing
 from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder
@@ -16,15 +17,15 @@ from flix_lightning.data.layout import Layout
 
 VERSION = "v1"
 
-#: What VERSION came to when it was frozen, at these sizes and seed, written with this release of Babel.
+#: Content of VERSION at these sizes and this seed, written with this release of Babel, when it was frozen.
 FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 100}, 0
 FROZEN_SHA256 = "04d2c41cc76ae45a81bebab86fc3df889a9211d6d7fd772f0a698a80a8e64153"
 FROZEN_BABEL = "2.18.0"
 
-#: Most examples a dataset; draws in a row that give nothing new, after which there are no more.
-MOST_EXAMPLES, MOST_REPEATS = 100_000, 1000
+MAX_EXAMPLES = 100_000  # of one dataset's split
+MAX_REPEATS = 1000  # draws in a row without a new example, after which there are no more
 
-#: The paper's Appendix B, for each task every language that any of its mixtures trains or evaluates.
+#: The paper's Appendix B: for each task, every language that any of its mixtures trains on or evaluates.
 APPENDIX_B = {
     "semantic_parsing": "am be bn fi ha hu ja pt_br ru sw ta tr yo zu de_localized en de es fr hi th".split(),
     "qa_in_lang": "ar bn fi id ko ru sw te en".split(),
@@ -36,9 +37,9 @@ APPENDIX_B = {
 }
 
 
-def lacking(task: str) -> dict[str, str]:
-    """The languages of APPENDIX_B that CLDR cannot serve in `task`, each with its reason."""
-    reasons = {code: reason for code in APPENDIX_B[task] if (reason := lack(code))}
+def missing_languages(task: str) -> dict[str, str]:
+    """Return the languages of APPENDIX_B that CLDR cannot serve in `task`, with the reasons."""
+    reasons = {code: reason for code in APPENDIX_B[task] if (reason := reason_missing(code))}
     if task == "translation":
         reasons["en"] = "English into English"
     if task.startswith("qa_"):
@@ -49,67 +50,67 @@ def lacking(task: str) -> dict[str, str]:
 
 
 def datasets() -> list[tuple[str, str]]:
-    """Every (task, language) of the benchmark."""
-    found = []
-    for task, codes in APPENDIX_B.items():
-        lacks = lacking(task)
-        found += [(task, code) for code in codes if code not in lacks]
-    return found
+    """Return every (task, language) of the benchmark."""
+    return [
+        (task, code)
+        for task, codes in APPENDIX_B.items()
+        for missing in [missing_languages(task)]
+        for code in codes
+        if code not in missing
+    ]
 
 
 def examples(task: str, language: str, split: str, size: int, seed: int) -> list[dict]:
-    """`size` different examples, the same for the same arguments, from the values of `split`.
+    """Return `size` different examples, made from the values of the partition `split`.
 
     Raises:
-        UserError: there are not so many, or they are above MOST_EXAMPLES.
+        UserError: `size` is not in 1 to MAX_EXAMPLES, or CLDR does not give so many different examples.
     """
-    if size > MOST_EXAMPLES:
-        raise UserError(
-            f"{task}/{split}/{language}: {size:,} examples are asked for, {MOST_EXAMPLES:,} are the most"
-        )
+    where = f"{task}/{split}/{language}: {size:,} examples are asked for"
+    if not 1 <= size <= MAX_EXAMPLES:
+        raise UserError(f"{where}; a number from 1 to {MAX_EXAMPLES:,} is needed")
     rng = random.Random(f"{VERSION}/{seed}/{task}/{language}/{split}")
     found: dict[str, dict] = {}
-    repeats = 0  # in a row
+    repeats = 0
     while len(found) < size:
         example = MAKERS[task](language, rng, split)
-        known = len(found)
-        found.setdefault(json.dumps(example, sort_keys=True), example)
-        repeats = repeats + 1 if len(found) == known else 0
-        if repeats == MOST_REPEATS:
-            raise UserError(
-                f"{task}/{split}/{language}: {size:,} different examples are asked for, and CLDR gives about "
-                f"{known:,}"
-            )
+        repeats += 1
+        if found.setdefault(json.dumps(example, sort_keys=True), example) is example:
+            repeats = 0
+        elif repeats == MAX_REPEATS:
+            raise UserError(f"{where}; CLDR gives about {len(found):,} different ones")
     return list(found.values())
 
 
 def write(folder: Path, sizes: dict[str, int], seed: int) -> None:
-    """Write every dataset's `sizes[split]` examples under `folder`."""
+    """Write `sizes[split]` examples of every dataset and split under `folder`."""
     layout = Layout(folder)
-    for task, language in datasets():
-        for split, size in sizes.items():
-            path = layout.path(task, split, language)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [
-                json.dumps(
-                    {"example_id": f"{language}-{split}-{i}", "language": language, **example},
-                    ensure_ascii=False,
-                )
-                if task == "ner"
-                else json.dumps(example, ensure_ascii=False)
-                for i, example in enumerate(examples(task, language, split, size, seed))
-            ]
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for (task, language), split in product(datasets(), sizes):
+        lines = []
+        for number, example in enumerate(examples(task, language, split, sizes[split], seed)):
+            ids = (
+                {"example_id": f"{language}-{split}-{number}", "language": language} if task == "ner" else {}
+            )
+            lines.append(json.dumps(ids | example, ensure_ascii=False) + "\n")
+        path = layout.path(task, split, language)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")
 
 
 def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path:
-    """The folder with the benchmark of these sizes (examples a dataset), written first if need be.
+    """Return the benchmark's folder below `root`; write it first if it is not there.
 
-    Whole or not at all, so that two processes may ask at once and a killed one leaves nothing that a
-    later one would take for the benchmark.
+    Two processes may ask at once, and a killed one leaves nothing that looks like the benchmark.
+
+    Args:
+        root: folder of all versions and sizes of the benchmark.
+        train: examples of each dataset's training split.
+        validation: examples of each dataset's validation split.
+        test: examples of each dataset's test split.
+        seed: what the examples follow from.
 
     Raises:
-        UserError: a size that is no whole number from 1, or what was frozen comes out otherwise.
+        UserError: a size is not a whole number from 1, or the content is not what was frozen.
     """
     sizes = {"train": train, "validation": validation, "test": test}
     for split, size in sizes.items():
@@ -117,22 +118,20 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
             raise UserError(
                 f"data.root.{split}={size}: examples a dataset, a whole number from 1, are needed"
             )
-    made_of = [VERSION, sizes, seed, PARTITIONS, babel.__version__]
-    key = sha256(json.dumps(made_of).encode()).hexdigest()[:8]
-    folder = Path(root) / f"cldr-{VERSION}-{key}"
-    if folder.exists():
-        return folder
-    with atomic_folder(folder) as draft:
-        write(draft, sizes, seed)
-        if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED):
-            _check_frozen(draft)
+    ingredients = [VERSION, sizes, seed, PARTITIONS, babel.__version__]
+    folder = Path(root) / f"cldr-{VERSION}-{sha256(json.dumps(ingredients).encode()).hexdigest()[:8]}"
+    if not folder.exists():
+        with atomic_folder(folder) as draft:
+            write(draft, sizes, seed)
+            if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED):
+                _check_frozen(draft)
     return folder
 
 
 def _check_frozen(folder: Path) -> None:
-    found = Layout(folder).fingerprint(sorted(folder.rglob("*.jsonl")))
-    if found != FROZEN_SHA256:
+    content = Layout(folder).fingerprint(sorted(folder.rglob("*.jsonl")))
+    if content != FROZEN_SHA256:
         raise UserError(
-            f"the benchmark cldr {VERSION} comes out with SHA-256 {found[:12]}…, but was frozen with "
+            f"the benchmark cldr {VERSION} has SHA-256 {content[:12]}…, but was frozen with "
             f"{FROZEN_SHA256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
         )

@@ -4,8 +4,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
-from functools import cache
+from functools import cache, cached_property
 
 from babel import Locale, localedata
 from babel.dates import format_date, format_skeleton
@@ -13,7 +12,7 @@ from babel.lists import format_list
 from babel.numbers import format_currency
 from babel.units import format_unit
 
-from flix_lightning.cldr.values import Measure, Money
+from flix_lightning.cldr.values import Measure, Money, Value
 
 #: Codes of the paper whose CLDR locale has another name.
 LOCALES = {"pt_br": "pt", "de_localized": "de", "gom": "kok", "tw": "ak"}
@@ -34,35 +33,31 @@ DATE_FORMATS = ("full", "long", "medium")
 MIN_TERRITORIES = 100
 MAX_NAME = 24  # characters; longer names only cost time on a small machine
 
-# Direction marks show nothing, and the many spaces of CLDR are a matter of type-setting.
-_MARKS = re.compile("[\u200e\u200f\u061c]")
+_DIRECTION_MARKS = re.compile("[\u200e\u200f\u061c]")
 _NUMBER = re.compile("\\d+([.,٫]\\d+)?")
 _SPACES = re.compile("[\u00a0\u202f\u2009\\s]+")
 
 
 def _clean(text: str) -> str:
-    return _SPACES.sub(" ", _MARKS.sub("", text)).strip()
-
-
-def _uncounted(text: str) -> str:
-    return _clean(_NUMBER.sub(" ", text))
+    """Remove direction marks; replace each run of (typographic) spaces by one plain space."""
+    return _SPACES.sub(" ", _DIRECTION_MARKS.sub("", text)).strip()
 
 
 @cache
-def _own(locale: str) -> dict:
+def _own_entries(language: str) -> dict:
+    """Read a locale's own entries, without those it inherits."""
     # Read past Babel's cache: `localedata.load(merge_inherited=False)` would leave the bare entries in
     # it, and every later use of the locale would find nothing inherited.
-    with open(localedata.resolve_locale_filename(locale), "rb") as file:
+    with open(localedata.resolve_locale_filename(LOCALES.get(language, language)), "rb") as file:
         return pickle.load(file)
 
 
 @cache
-def lack(language: str) -> str | None:
-    """Why `language` cannot enter the benchmark, or None when it can."""
-    locale = LOCALES.get(language, language)
-    if not localedata.exists(locale):
+def reason_missing(language: str) -> str | None:
+    """Say why `language` cannot enter the benchmark; None if it can."""
+    if not localedata.exists(LOCALES.get(language, language)):
         return "CLDR has no locale"
-    own = _own(locale)
+    own = _own_entries(language)
     territories = sum(len(code) == 2 for code in own.get("territories", ()))
     if territories < MIN_TERRITORIES:
         return f"{territories} territories of its own, fewer than {MIN_TERRITORIES}"
@@ -70,75 +65,81 @@ def lack(language: str) -> str | None:
     return None if len(months) == 12 else f"{len(months)} months of its own"
 
 
-LANGUAGES = tuple(code for code in PAPER_LANGUAGES if lack(code) is None)
+LANGUAGES = tuple(code for code in PAPER_LANGUAGES if reason_missing(code) is None)
 
 
 @dataclass(frozen=True)
 class Locality:
-    """One language's way of writing. Every text it returns is non-empty, single-spaced and on one line."""
+    """One language's names and formats. Every text it returns is non-empty, single-spaced and on one line.
+
+    Attributes:
+        language: code in LANGUAGES.
+        territories: ISO 3166 code -> name.
+        languages: ISO 639 code -> name.
+        currencies: those of CURRENCIES that the locale itself names.
+        units: those of UNITS that the locale itself writes -> the length ("long" or "short") it has.
+        fields: "year", "month", "day" -> the word; empty where one of the three is missing.
+    """
 
     language: str
     territories: dict[str, str]
     languages: dict[str, str]
     currencies: tuple[str, ...]
-    units: dict[str, str]  # unit -> the length ("long", "short") that the locale has of its own
-    fields: dict[str, str]  # "year", "month", "day" -> the word
+    units: dict[str, str]
+    fields: dict[str, str]
 
-    @property
-    def _locale(self) -> str:
-        return LOCALES.get(self.language, self.language)
+    @cached_property
+    def _locale(self) -> Locale:
+        return Locale.parse(LOCALES.get(self.language, self.language))
 
     def date(self, value: date, form: str) -> str:
-        """`value` in one of DATE_FORMATS, or `month` for month and year alone."""
+        """Write `value` in one of DATE_FORMATS, or as month and year where `form` is "month"."""
         if form == "month":
             return _clean(format_skeleton("yMMMM", value, locale=self._locale))
         return _clean(format_date(value, form, locale=self._locale))
 
     def month(self, value: date) -> str:
-        """The month's name as it stands in `date(value, "month")`, which many languages decline."""
-        months = Locale.parse(self._locale).months
-        names = [_clean(months[context]["wide"][value.month]) for context in ("stand-alone", "format")]
-        return next(name for name in names if name in self.date(value, "month"))
+        """Return the month's name as it stands in `date(value, "month")`: many languages inflect it."""
+        names = [self._locale.months[context]["wide"][value.month] for context in ("stand-alone", "format")]
+        return next(name for name in map(_clean, names) if name in self.date(value, "month"))
 
-    def currency(self, value: Money) -> str | None:
-        """What stands beside the amount in `money(value)`; None where the locale has no name of its own."""
-        return (
-            _uncounted(self.money(value.amount, value.currency))
-            if value.currency in self.currencies
-            else None
-        )
+    def write(self, value: Value, form: str = "long") -> str:
+        """Write a value as `pauni za Uingereza 184.00` or `kilogramu 12.5`; a date in `form`."""
+        match value:
+            case Money():
+                return _clean(
+                    format_currency(
+                        value.amount,
+                        value.currency,
+                        locale=self._locale,
+                        format_type="name",
+                        currency_digits=False,
+                        decimal_quantization=False,
+                    )
+                )
+            case Measure():
+                length = self.units[value.unit]
+                return _clean(format_unit(value.amount, value.unit, length=length, locale=self._locale))
+            case _:
+                return self.date(value, form)
 
-    def unit(self, value: Measure) -> str | None:
-        """What stands beside the amount in `measure(value)`; None where the locale has no unit of its own."""
-        return _uncounted(self.measure(value.amount, value.unit)) if value.unit in self.units else None
-
-    def money(self, amount: Decimal, currency: str) -> str:
-        """An amount with the currency's name, as in `pauni za Uingereza 184.00`."""
-        return _clean(
-            format_currency(
-                amount,
-                currency,
-                locale=self._locale,
-                format_type="name",
-                currency_digits=False,
-                decimal_quantization=False,
-            )
-        )
-
-    def measure(self, amount: Decimal, unit: str) -> str:
-        """An amount with a unit, as in `kilogramu 12.5`."""
-        return _clean(format_unit(amount, unit, length=self.units[unit], locale=self._locale))
+    def counted(self, value: Money | Measure) -> str | None:
+        """Return the text beside the number in `write(value)`; None where the locale has none of its own."""
+        known = value.currency in self.currencies if isinstance(value, Money) else value.unit in self.units
+        return _clean(_NUMBER.sub(" ", self.write(value))) if known else None
 
     def join(self, items: list[str]) -> str:
-        """`items` as a list in a sentence, as in `A, B na C`."""
+        """Join `items` as a list in a sentence, as in `A, B na C`."""
         return _clean(format_list(items, locale=self._locale))
 
 
-def _names(entries: dict, accept) -> dict[str, str]:
+def _names(entries: dict) -> dict[str, str]:
+    """Keep the names of two-letter codes that are short and have none of the targets' punctuation."""
     names = {
-        code: _clean(name) for code, name in sorted(entries.items()) if accept(code) and isinstance(name, str)
+        code: _clean(name)
+        for code, name in sorted(entries.items())
+        if len(code) == 2 and code not in ("XA", "XB", "ZZ") and isinstance(name, str)
     }
-    # A name with the punctuation of the targets in it could not be told apart from it.
     return {
         code: name
         for code, name in names.items()
@@ -148,27 +149,31 @@ def _names(entries: dict, accept) -> dict[str, str]:
 
 @cache
 def locality(language: str) -> Locality:
-    """The `Locality` of a code in LANGUAGES; ValueError, with the reason, for another."""
-    if (reason := lack(language)) is not None:
+    """Return the `Locality` of a code in LANGUAGES.
+
+    Raises:
+        ValueError: another code; the message says why it cannot be served.
+    """
+    if (reason := reason_missing(language)) is not None:
         raise ValueError(f"{language}: {reason}")
-    own = _own(LOCALES.get(language, language))
-    patterns, words = own.get("unit_patterns", {}), own.get("unit_display_names", {})
-    units = {}
-    for unit in UNITS:
-        for length in ("long", "short"):
-            if "other" in patterns.get(unit, {}).get(length, {}) and unit not in units:
-                units[unit] = length
-    fields = {}
-    for field in ("year", "month", "day"):
-        word = words.get(f"duration-{field}", {})
-        if text := word.get("long") or word.get("short"):
-            fields[field] = _clean(text)
+    own = _own_entries(language)
+    patterns, display = own.get("unit_patterns", {}), own.get("unit_display_names", {})
+    units = {
+        unit: length
+        for unit in UNITS
+        for length in ("short", "long")  # the long one replaces the short one
+        if "other" in patterns.get(unit, {}).get(length, {})
+    }
+    words = {field: display.get(f"duration-{field}", {}) for field in ("year", "month", "day")}
+    fields = {
+        field: _clean(text)
+        for field, by_length in words.items()
+        if (text := by_length.get("long") or by_length.get("short"))
+    }
     return Locality(
         language=language,
-        territories=_names(
-            own.get("territories", {}), lambda code: len(code) == 2 and code not in ("XA", "XB", "ZZ")
-        ),
-        languages=_names(own.get("languages", {}), lambda code: len(code) == 2),
+        territories=_names(own.get("territories", {})),
+        languages=_names(own.get("languages", {})),
         currencies=tuple(code for code in CURRENCIES if code in own.get("currency_names", {})),
         units=units,
         fields=fields if len(fields) == 3 else {},

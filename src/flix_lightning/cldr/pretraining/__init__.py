@@ -1,1 +1,1 @@
-"""How the built-in base model is made: its text, its tokenizer, its training, its score."""
+"""How the built-in base model is made: its text, tokenizer, training and score."""

@@ -1,17 +1,16 @@
-"""What the base model reads in pretraining: text of all the languages, skills, and English tasks.
+"""The base model's pretraining text: names and values of all languages, skills on lists, English tasks.
 
-None of it is one of the five tasks in another language than English, and no value of a validation or
-test set is in it (`values.PARTITIONS`), so that the base stands for one that has seen the languages but
-not the tasks in them.
+It has none of the five tasks in another language than English, and no value of a validation or test set
+(`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them.
 """
 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flix_lightning.cldr.examples import MAKERS, RECORDS, atom, write
+from flix_lightning.cldr.examples import CANDIDATES, MAKERS, random_value
 from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, UNITS, Locality, locality
-from flix_lightning.cldr.values import any_date, any_measure, any_money, draw
+from flix_lightning.cldr.values import draw, random_date, random_measure, random_money
 from flix_lightning.tasks.definitions import TASKS
 from flix_lightning.tasks.languages import language_name
 
@@ -20,17 +19,20 @@ PART = "pretrain"
 #: Shares of the examples.
 STREAMS = {"text": 0.1, "names": 0.35, "skill": 0.15, "task": 0.4}
 
-#: Shares of the English tasks among themselves: looking up is slow to learn.
+#: Shares of the English tasks among themselves: question answering takes the longest to learn.
 ENGLISH_TASKS = {"semantic_parsing": 0.15, "ner": 0.25, "qa_in_lang": 0.3, "qa_cross_lang": 0.3}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An input with its target; no target where the input is text to be denoised.
+    """An input and its target.
 
     Attributes:
-        hidden: what of a text is to be restored, each (first character, character behind the last); empty
-            where denoising hides what it likes.
+        input: the text.
+        target: None where the input is text to be denoised.
+        stream: key of STREAMS.
+        hidden: (first character, character after the last) of each part to be restored; empty where
+            denoising chooses them.
     """
 
     input: str
@@ -45,27 +47,28 @@ def _name(local: Locality, rng: random.Random) -> str:
 
 
 def _value(local: Locality, rng: random.Random) -> str:
-    return write(local, atom(local, rng, PART), rng.choice(DATE_FORMATS))
+    return local.write(random_value(local, rng, PART), rng.choice(DATE_FORMATS))
 
 
-def _item(local: Locality, rng: random.Random) -> str:
-    return _name(local, rng) if rng.random() < 0.6 else _value(local, rng)
+def _items(local: Locality, rng: random.Random) -> list[str]:
+    """Return two to five names and values."""
+    return [_name(local, rng) if rng.random() < 0.6 else _value(local, rng) for _ in range(rng.randint(2, 5))]
 
 
 def _text(rng: random.Random) -> Pair:
     local = locality(rng.choice(LANGUAGES))
     if rng.random() < 0.5:
-        return Pair("; ".join(_item(local, rng) for _ in range(rng.randint(2, 5))), None, "text")
-    # Of names one at most: a list of names as a sentence has it could be what translation or NER tests.
-    items = [_value(local, rng) for _ in range(rng.randint(1, 2))]
-    return Pair(local.join(rng.sample([_name(local, rng), *items], len(items) + 1)), None, "text")
+        return Pair("; ".join(_items(local, rng)), None, "text")
+    # One name at most: a sentence's list of names could be an example of translation or NER.
+    values = [_value(local, rng) for _ in range(rng.randint(1, 2))]
+    return Pair(local.join(rng.sample([_name(local, rng), *values], len(values) + 1)), None, "text")
 
 
-def _named(rng: random.Random) -> tuple[str, Callable[[Locality], str | None]]:
-    """Some thing's code, and what gives its name in a language, or None where that has none of its own.
+def _concept(rng: random.Random) -> tuple[str, Callable[[Locality], str | None]]:
+    """Return a concept's code, and a function that names it in a language (None where it has no name).
 
-    Years and days are among the units, as they are counted; the word for a month, which questions ask with,
-    is left to be learned from each language's tasks.
+    Years and days are among the units, as they are counted. The word for a month, which questions ask
+    with, is not: each language's tasks teach it.
     """
     match rng.choice(("territory", "territory", "language", "month", "currency", "unit")):
         case "territory":
@@ -75,64 +78,59 @@ def _named(rng: random.Random) -> tuple[str, Callable[[Locality], str | None]]:
             code = rng.choice(list(locality("en").languages))
             return code, lambda local: local.languages.get(code)
         case "month":
-            day = draw(any_date, rng, PART)
+            day = draw(random_date, rng, PART)
             return str(day.month), lambda local: local.month(day)
         case "currency":
-            money = draw(lambda r: any_money(r, tuple(CURRENCIES)), rng, PART)
-            return money.currency, lambda local: local.currency(money)
+            money = draw(lambda r: random_money(r, tuple(CURRENCIES)), rng, PART)
+            return money.currency, lambda local: local.counted(money)
         case _:
-            measure = draw(lambda r: any_measure(r, tuple(UNITS)), rng, PART)
-            return measure.unit.partition("-")[2], lambda local: local.unit(measure)
+            measure = draw(lambda r: random_measure(r, tuple(UNITS)), rng, PART)
+            return measure.unit.partition("-")[2], lambda local: local.counted(measure)
 
 
 def _names(rng: random.Random) -> Pair:
-    """One thing's code and names, as an encyclopedia's margin lists them, and some of these hidden whole."""
-    code, name = _named(rng)
+    """List a concept's code and names, as the margin of an encyclopedia does; hide some of them whole."""
+    code, name = _concept(rng)
     others = [locality(one) for one in rng.sample(LANGUAGES, 8) if one != "en"]
-    known = [(language_name(local.language), found) for local in others if (found := name(local))]
-    listed = [("code", code), *known[: rng.randint(1, 4)]]
-    if (found := name(locality("en"))) and rng.random() < 0.7:
-        listed.append(("English", found))
+    names = [(language_name(local.language), text) for local in others if (text := name(local))]
+    listed = [("code", code), *names[: rng.randint(1, 4)]]
+    if (text := name(locality("en"))) and rng.random() < 0.7:
+        listed.append(("English", text))
     rng.shuffle(listed)
     hidden = set(rng.sample(range(len(listed)), rng.randint(1, max(1, len(listed) - 1))))
-    text, places = "", []
-    for number, (label, found) in enumerate(listed):
-        # What is hidden cannot be guessed without its language.
-        text += "; " * bool(text) + (f"{label}: " if number in hidden or rng.random() < 0.5 else "")
+    line, places = "", []
+    for number, (label, text) in enumerate(listed):
+        # A hidden name cannot be restored without its language.
+        line += "; " * bool(line) + (f"{label}: " if number in hidden or rng.random() < 0.5 else "")
         if number in hidden:
-            places.append((len(text), len(text) + len(found)))
-        text += found
-    return Pair(text, None, "names", tuple(places))
+            places.append((len(line), len(line) + len(text)))
+        line += text
+    return Pair(line, None, "names", tuple(places))
 
 
 def _skill(rng: random.Random) -> Pair:
-    local = locality(rng.choice(LANGUAGES))
-    items = [_item(local, rng) for _ in range(rng.randint(2, 5))]
-    listed = "; ".join(items)
+    items = _items(locality(rng.choice(LANGUAGES)), rng)
     match rng.choice(("copy", "pick", "last", "drop", "reverse")):
-        case "copy":
-            return Pair(f"copy: {listed}", listed, "skill")
         case "pick":
             n = rng.randrange(len(items))
-            return Pair(f"pick {n + 1}: {listed}", items[n], "skill")
-        case "last":
-            return Pair(f"last: {listed}", items[-1], "skill")
+            skill, result = f"pick {n + 1}", [items[n]]
         case "drop":
             n = rng.randrange(len(items))
-            return Pair(f"drop {n + 1}: {listed}", "; ".join(items[:n] + items[n + 1 :]), "skill")
-        case _:
-            return Pair(f"reverse: {listed}", "; ".join(reversed(items)), "skill")
+            skill, result = f"drop {n + 1}", items[:n] + items[n + 1 :]
+        case skill:
+            result = {"copy": items, "last": items[-1:], "reverse": items[::-1]}[skill]
+    return Pair(f"{skill}: {'; '.join(items)}", "; ".join(result), "skill")
 
 
 def english(task: str, rng: random.Random) -> Pair:
-    """An example of `task` in English, prompted as in training; questions with one candidate or more."""
-    easier = {"candidates": rng.randint(1, RECORDS)} if task.startswith("qa_") else {}
+    """Return an English example of `task`, prompted as in training; questions have one candidate or more."""
+    easier = {"candidates": rng.randint(1, CANDIDATES)} if task.startswith("qa_") else {}
     example = MAKERS[task]("en", rng, PART, **easier)
-    return Pair(TASKS[task].render(example, "en"), str(example["target"]), f"task:{task}")
+    return Pair(TASKS[task].render(example, "en"), str(example["target"]), "task")
 
 
 def pairs(rng: random.Random) -> Iterator[Pair]:
-    """Endless examples of STREAMS, the same for a generator of the same seed."""
+    """Give examples of STREAMS without end; they follow from the generator's seed."""
     makers = {
         "text": _text,
         "names": _names,
@@ -140,5 +138,5 @@ def pairs(rng: random.Random) -> Iterator[Pair]:
         "task": lambda r: english(*r.choices(list(ENGLISH_TASKS), list(ENGLISH_TASKS.values())), r),
     }
     while True:
-        (name,) = rng.choices(list(STREAMS), list(STREAMS.values()))
-        yield makers[name](rng)
+        (stream,) = rng.choices(list(STREAMS), list(STREAMS.values()))
+        yield makers[stream](rng)

@@ -1,4 +1,4 @@
-"""The base model's tokenizer: BPE over the pretraining text, single digits, bytes for what it lacks."""
+"""The base model's tokenizer: BPE learned from the pretraining text, single digits, bytes for the rest."""
 
 import json
 import random
@@ -14,19 +14,19 @@ from flix_lightning.tasks.languages import language_name
 
 VOCABULARY = 8192
 SENTINELS = 24
-SAMPLE = 150_000  # pretraining examples the merges are learned from
-ALPHABET = 2500  # characters with a token of their own; others (rare Han, Hangul) are spelled in bytes
+SAMPLE = 150_000  # pretraining examples that the merges are learned from
+ALPHABET = 2500  # characters with a token of their own; others (rare Han, Hangul) are written as bytes
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that gives every text back as it was, learned from the first SAMPLE examples of `seed`."""
-    specials = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]
+    """Learn a lossless tokenizer from the first SAMPLE examples of `seed`."""
+    sentinels = [f"<extra_id_{i}>" for i in range(SENTINELS)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     metaspace = {"replacement": "▁", "prepend_scheme": "always"}
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(**metaspace),
-            # Or `Kenya:` would be a token of its own that has nothing to do with the one of `Kenya,`.
+            # Otherwise `Kenya:` would be a token that has nothing to do with that of `Kenya,`.
             pre_tokenizers.Split(Regex(r"[\p{P}&&[^\[\]]](?=\p{P}*$)"), "isolated"),
             pre_tokenizers.Digits(individual_digits=True),
         ]
@@ -34,22 +34,18 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(**metaspace)])
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[*specials, *(f"<0x{byte:02X}>" for byte in range(256))],
+        special_tokens=["<pad>", "</s>", "<unk>", *sentinels, *(f"<0x{byte:02X}>" for byte in range(256))],
         limit_alphabet=ALPHABET,
         show_progress=False,
     )
-    prompts = [
+    texts = [
         task.prompt.format(language=language_name(code), input="")
         for task in TASKS.values()
         for code in PAPER_LANGUAGES
     ] * 20
-    text = (
-        part
-        for pair in islice(pairs(random.Random(seed)), SAMPLE)
-        for part in (pair.input, pair.target)
-        if part
-    )
-    tokenizer.train_from_iterator([*prompts, *text], trainer)
+    for pair in islice(pairs(random.Random(seed)), SAMPLE):
+        texts += [text for text in (pair.input, pair.target) if text]
+    tokenizer.train_from_iterator(texts, trainer)
     # The trainer makes the bytes special tokens, which decoding skips; here they are text like any other.
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [
@@ -64,7 +60,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
-        additional_special_tokens=[f"<extra_id_{i}>" for i in range(SENTINELS)],
+        additional_special_tokens=sentinels,
         model_max_length=512,
         clean_up_tokenization_spaces=False,
     )
