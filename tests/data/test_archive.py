@@ -2,6 +2,7 @@ import gzip
 import logging
 import multiprocessing
 import re
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -48,6 +49,23 @@ def test_an_archive_is_its_folder(folder, tmp_path, name, mode, top):
     assert content(layout) == content(Layout(folder))
     (unpacked,) = (tmp_path / "out").iterdir()
     assert re.fullmatch(r"data-[0-9a-f]{16}", unpacked.name)
+
+
+def test_hidden_files_of_an_archive_are_not_unpacked(folder, tmp_path):
+    for name in (
+        "._top",
+        "top/._ner",
+        "top/ner/train/._sw.jsonl",
+        "top/ner/test/.DS_Store",
+        "top/.git/config",
+    ):
+        path = tmp_path / "mac" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\0\5\26\7Mac OS X")
+    shutil.copytree(folder, tmp_path / "mac/top", dirs_exist_ok=True)
+    layout = open_layout(of_folder(tmp_path / "data.tgz", tmp_path / "mac", None), tmp_path / "out")
+    assert content(layout) == content(Layout(folder))
+    assert {path.suffix for path in layout.root.parent.rglob("*") if path.is_file()} == {".jsonl"}
 
 
 def test_a_folder_is_itself_or_the_one_in_it(folder, tmp_path):
@@ -121,9 +139,9 @@ def link(name, target, type):
     return member(name, linkname=target, type=type)
 
 
-ANOTHER_KIND = r"no archive that can be read: a \.tgz, \.tar\.gz or \.tar\.xz is needed"
+ANOTHER_KIND = r"not an archive that can be read; a \.tgz, \.tar\.gz or \.tar\.xz is needed"
 DAMAGED = r"cut off or damaged \(.+\); get the archive again"
-LINKED = r"is a link or a device; files and folders alone are unpacked"
+LINKED = r"is a link or a device; only files can be unpacked"
 
 #: What makes something bad at a path, and what is said of it.
 BAD = {
@@ -148,7 +166,7 @@ BAD = {
     "nothing in it": (lambda path: write_tar(path, [], "w:gz"), "it holds nothing"),
     "path upwards": (
         lambda path: write_tar(path, [GOOD, member("top/../../evil.jsonl", LINE)], "w:gz"),
-        r"'top/\.\./\.\./evil\.jsonl' leads out of the folder",
+        r"'top/\.\./\.\./evil\.jsonl' leads out of the target folder",
     ),
     "symbolic link out": (
         lambda path: write_tar(path, [GOOD, link("top/ner/x", "/etc", tarfile.SYMTYPE)], "w:gz"),
@@ -174,7 +192,7 @@ BAD = {
     "no files": (lambda path: sub(path, "ner/train"), "it holds ner"),
     "two layouts": (
         lambda path: [write_dataset(path / top, "ner", "sw", 1) for top in "ab"] and path,
-        r"the layout stands in 2 folders of it \(a, b\); one is needed",
+        r"2 folders of it hold the layout \(a, b\); one is needed",
     ),
 }
 
@@ -200,7 +218,7 @@ def test_an_absolute_path_stays_within(tmp_path):
 
 def test_a_python_that_cannot_unpack_safely_does_not(tmp_path, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter")
-    with pytest.raises(UserError, match=r"3\.11\.4 or later can; unpack it yourself"):
+    with pytest.raises(UserError, match=r"needs Python 3\.11\.4 or later; unpack it yourself"):
         open_layout(write_tar(tmp_path / "data.tgz", [GOOD], "w:gz"), tmp_path / "out")
 
 

@@ -7,7 +7,8 @@ import pytest
 from folders import line_of, write_split
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.data.layout import MAX_LINE, Layout
+from flix_lightning.data.jsonl import MAX_LINE
+from flix_lightning.data.layout import Layout
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,9 @@ GOOD = json.dumps({"input": "a", "target": "b"}).encode()
     [
         (b"", r"sw\.jsonl: the file is empty"),
         (GOOD + b"\n{'input'}\n", r"sw\.jsonl:2: not JSON"),
-        (GOOD + b"\n\n", r"sw\.jsonl:2: not JSON"),
+        (b"\n \r\n", r"sw\.jsonl: the file is empty"),
+        (codecs.BOM_UTF8 + b"\n", r"sw\.jsonl: the file is empty"),
+        (GOOD + b"\n\n \n" + GOOD, r"sw\.jsonl:2: a blank line before the end"),
         (b'["a"]\n', r"sw\.jsonl:1: a JSON list where an object"),
         (
             GOOD + b'\n{"input": "a"}',
@@ -53,6 +56,15 @@ GOOD = json.dumps({"input": "a", "target": "b"}).encode()
         (b'{"input": null, "target": "b"}', r"sw\.jsonl:1: the value of 'input' is null; a string"),
         (GOOD + b'\n{"input": "\xff", "target": "b"}', r"sw\.jsonl:2: not UTF-8 \(byte 12 "),
         (b'{"input": "\\ud800", "target": "b"}', r"sw\.jsonl:1: the value of 'input' holds half a surrogate"),
+        (
+            b'{"input": "a", "target": "b", "site": ["\\uDC00"]}',
+            r"sw\.jsonl:1: the value of 'site' holds half",
+        ),
+        (
+            GOOD + b'\n{"input": "a", "target": "b", "\\ud83d": 1}',
+            r"sw\.jsonl:2: the key '\\ud83d' holds half",
+        ),
+        (codecs.BOM_UTF8 + b'{"input": "\xff"}', r"sw\.jsonl:1: not UTF-8 \(byte 15 "),
         (
             GOOD + b'\n{"input": ["a"], "target": "b"}',
             r"sw\.jsonl:2: the value of 'input' is \[\"a\"\]; a string",
@@ -74,6 +86,50 @@ def test_bad_files_are_one_clear_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         list(Layout(tmp_path).read("semantic_parsing", "train", "sw"))
     assert "\n" not in str(caught.value)
+
+
+LINE = '{"input": "a é 東", "target": "b"}'
+
+
+@pytest.mark.parametrize("end", range(1, len(LINE)))
+@pytest.mark.parametrize("line_end", ["", "\n", "\r\n", " \n"])
+def test_the_column_is_where_a_line_is_cut_off(tmp_path, end, line_end):
+    path = write_split(tmp_path, "semantic_parsing", "train", "sw", [json.loads(LINE)])
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(LINE[:end] + line_end)
+    column = len(LINE[:end].rstrip()) + 1
+    with pytest.raises(UserError, match=rf"sw\.jsonl:2: not JSON \(cut off at column {column}\);"):
+        list(Layout(tmp_path).read("semantic_parsing", "train", "sw"))
+
+
+@pytest.mark.parametrize("place", [0, 8, 17, LINE.rindex(":")])
+def test_the_column_is_where_a_character_is_lacking(tmp_path, place):
+    path = write_split(tmp_path, "semantic_parsing", "train", "sw", [json.loads(LINE)])
+    wrong = LINE[:place] + "?" + LINE[place:]
+    path.write_text(f"\ufeff{wrong}\n{LINE}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"sw\.jsonl:1: not JSON \(.*, column {place + 1}\);"):
+        list(Layout(tmp_path).read("semantic_parsing", "train", "sw"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n\r\n", "\n \t\n\n", "\n" * 1000])
+def test_blank_lines_at_the_end_are_no_lines(tmp_path, end):
+    lines = [line_of("ner", "a", "b"), line_of("ner", "", "")]
+    path = write_split(tmp_path, "ner", "train", "yo", lines)
+    as_written = list(Layout(tmp_path).read("ner", "train", "yo"))
+    with path.open("a", newline="") as file:
+        file.write(end)
+    assert list(Layout(tmp_path).read("ner", "train", "yo")) == as_written
+
+
+def test_hidden_files_are_no_data(tmp_path):
+    write_split(tmp_path, "ner", "test", "sw", [line_of("ner", "a", "b")])
+    write_split(tmp_path, "translation", "test", "sw", [line_of("translation", "a", "b")])
+    for name in ("._sw", ".sw", "._en2sw", ".~lock.sw"):
+        for task in ("ner", "translation", "qa_in_lang"):
+            write_split(tmp_path, task, "test", "sw", []).rename(tmp_path / task / "test" / f"{name}.jsonl")
+    for task, language in (("ner", "sw"), ("translation", "sw")):
+        write_split(tmp_path, task, "test", language, [line_of(task, "a", "b")])
+    assert Layout(tmp_path).datasets("test") == [("ner", "sw"), ("translation", "sw")]
 
 
 @pytest.mark.parametrize(

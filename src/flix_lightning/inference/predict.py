@@ -11,7 +11,7 @@ from tqdm import tqdm
 from flix_lightning.common import settings
 from flix_lightning.common.append_file import AppendFile, open_append_file
 from flix_lightning.common.files import sha256
-from flix_lightning.data.layout import read_objects
+from flix_lightning.data.jsonl import read_objects
 from flix_lightning.inference import predictor as predict
 from flix_lightning.inference.predictor import Predictor, Request, Tally
 from flix_lightning.runs.trained import GENERATING, TAKING_UP, TrainedRun

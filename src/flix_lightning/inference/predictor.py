@@ -19,7 +19,7 @@ from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
-from flix_lightning.data.layout import check_text
+from flix_lightning.data.jsonl import get_string
 from flix_lightning.data.mixture import SHARED
 from flix_lightning.data.tokenized import Tokenization
 from flix_lightning.models.base import Base
@@ -242,7 +242,7 @@ def _stacked(checkpoint: str, feature: str) -> str:
 
 
 def _name(line: Mapping[str, Any], kind: str, where: str) -> str:
-    if not (name := check_text(line, kind, where)):
+    if not (name := get_string(line, kind, where)):
         raise UserError(f"{where}: the value of {kind!r} is empty; a feature has a name, or leave it out")
     return name
 
@@ -252,13 +252,13 @@ def _text(
 ) -> tuple[str, Collection[str], bool]:
     """What is read of a line, the keys that hold it, and whether it stands bare for want of a prompt."""
     if "prompt" in line:
-        return check_text(line, "prompt", where), ("prompt",), False
+        return get_string(line, "prompt", where), ("prompt",), False
     known = TASKS.get(task)
     if known and all(key in line for key in known.input_keys):
         keys = known.input_keys
-        text = known.input.format_map({key: check_text(line, key, where) for key in keys})
+        text = known.input.format_map({key: get_string(line, key, where) for key in keys})
     elif "text" in line:
-        keys, text = ("text",), check_text(line, "text", where)
+        keys, text = ("text",), get_string(line, "text", where)
     else:
         own = f", or the keys of {task}: {', '.join(known.input_keys)}" if known else ""
         raise UserError(f"{where}: no text to answer; it needs text or prompt{own}")

@@ -1,0 +1,99 @@
+"""Read files of one JSON object a line, with one clear line for whatever is wrong in them."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flix_lightning.common.errors import UserError
+
+#: Bytes of the longest line. A longer one comes from a file without line ends.
+MAX_LINE = 16 * 2**20
+
+_ONE_OBJECT = "one JSON object a line is needed"
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of one JSON object a line, one line at a time.
+
+    Lines may end as on Windows, the file may begin with UTF-8's byte order mark, and blank lines may stand at
+    its end.
+
+    Yields:
+        The line's place (`file:line number`, from 1) and its object.
+
+    Raises:
+        UserError: The file is missing or empty, or a line holds bytes that are not UTF-8, a NUL byte, half a
+            surrogate pair, more than MAX_LINE bytes or anything but a JSON object.
+    """
+    number, blank = 0, None
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+                if len(line) <= MAX_LINE and not line.strip(b" \t\r\n" + codecs.BOM_UTF8 * (number == 1)):
+                    blank = blank or number
+                elif blank:
+                    raise UserError(f"{path}:{blank}: a blank line before the end; {_ONE_OBJECT}")
+                else:
+                    yield f"{path}:{number}", _parse(line, f"{path}:{number}", number == 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if blank == 1 or number == 0:
+        raise UserError(f"{path}: the file is empty; {_ONE_OBJECT}")
+
+
+def get_string(attributes: Mapping[str, Any], key: str, where: str) -> str:
+    """Return the value of a key of the line at `where`.
+
+    Raises:
+        UserError: The value is not a string of valid Unicode.
+    """
+    value = attributes[key]
+    if not isinstance(value, str):
+        raise UserError(f"{where}: the value of {key!r} is {json.dumps(value)[:40]}; a string is needed")
+    _check_unicode({key: value}, where)
+    return value
+
+
+def _parse(line: bytes, where: str, is_first: bool) -> dict[str, Any]:
+    if len(line) > MAX_LINE:
+        raise UserError(f"{where}: a line of more than {MAX_LINE >> 20} MiB; {_ONE_OBJECT}")
+    if b"\0" in line:
+        raise UserError(
+            f"{where}: a NUL byte (byte {line.index(0) + 1} of the line); the file is damaged or not UTF-8"
+        )
+    try:
+        text = line.decode().rstrip("\r\n")
+        attributes = json.loads(text.removeprefix("\ufeff") if is_first else text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON ({_fault(error)}); {_ONE_OBJECT}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise UserError(f"{where}: JSON that cannot be read ({error})") from error
+    if not isinstance(attributes, dict):
+        raise UserError(f"{where}: a JSON {type(attributes).__name__} where an object is needed")
+    if _HALF_PAIR.search(line):
+        _check_unicode(attributes, where)
+    return attributes
+
+
+def _fault(error: json.JSONDecodeError) -> str:
+    end = len(error.doc.rstrip())
+    if error.pos >= end or error.msg.startswith("Unterminated string"):
+        return f"cut off at column {end + 1}"
+    return f"{error.msg}, column {error.colno}"
+
+
+def _check_unicode(attributes: Mapping[str, Any], where: str) -> None:
+    for key, value in attributes.items():
+        for part, what in (key, f"the key {key!r}"), (value, f"the value of {key!r}"):
+            try:
+                json.dumps(part, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"{where}: {what} holds half a surrogate pair, which is no character"
+                ) from error
