@@ -167,6 +167,18 @@ def test_a_bad_rate_is_refused(rate):
         FeatureDropout(0, {"task": 0.5, "language": rate})
 
 
+@pytest.mark.parametrize(("key", "name"), [(2020, "2020"), (-1, "-1"), (1.5, "1.5"), ("007", "007")])
+def test_a_name_may_be_a_number(key, name):
+    """As YAML and Hydra read it where it is not quoted."""
+    trained = [{"task": "ner", "year": name}, {"task": "ner", "year": "other"}, {"task": "ner", name: "x"}]
+    assert resolve_ranks({"year": {key: 3, "default": 1}}, trained, {}) == {
+        f"year:{name}": 3,
+        "year:other": 1,
+    }
+    assert resolve_ranks({key: 3}, trained, {}) == {f"{name}:x": 3}
+    assert FeatureDropout(0, {key: 0.999999})([[f"{name}:x", "task:ner"]], ["a"], 0) == [("task:ner",)]
+
+
 TRAINED = [
     {"task": "ner", "language": "sw", "shared": "all", "script": "latin"},
     {"task": "qa", "language": "am", "shared": "all"},
@@ -199,6 +211,20 @@ def test_resolve_ranks(ranks, reference, expected):
     ("ranks", "trained", "reference", "named"),
     [
         (PAPER, [], {}, "empty"),
+        (
+            {"language": {False: 2, "default": 1}},
+            TRAINED,
+            {},
+            "ranks.language: YAML reads an unquoted no as false",
+        ),
+        (
+            {"language": {True: 2, "default": 1}},
+            TRAINED,
+            {},
+            "ranks.language: YAML reads an unquoted yes as true",
+        ),
+        ({None: 2}, TRAINED, {}, "ranks: YAML reads an unquoted null as nothing"),
+        ({"language": {2020: 2, "2020": 3, "default": 1}}, TRAINED, {}, "ranks.language names '2020' twice"),
         ({"task": -1}, TRAINED, {}, "task.*-1"),
         ({"task": 1.5}, TRAINED, {}, r"task.*1\.5"),
         ({"task": None}, TRAINED, {}, "task.*None"),

@@ -11,6 +11,7 @@ from hashlib import blake2b
 import torch
 
 from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.names import text_keys
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class FeatureDropout:
     """
 
     def __init__(self, seed: int, rates: float | Mapping[str, float]):
+        if isinstance(rates, Mapping):
+            rates = text_keys("feature dropout", rates)
         for kind, rate in rates.items() if isinstance(rates, Mapping) else [("every kind", rates)]:
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise UserError(f"feature dropout of {kind} is {rate!r}, but must be a number in [0, 1)")
@@ -171,8 +174,8 @@ def resolve_ranks(
     if not trained:
         raise UserError("the list of trained datasets is empty: name at least one")
     resolved = {}
-    for kind, table in ranks.items():
-        if ":" in str(kind):
+    for kind, table in text_keys("ranks", ranks).items():
+        if ":" in kind:
             raise UserError(
                 f"ranks.{kind}: the name of a kind has no colon, which stands before a feature's own"
             )
@@ -182,9 +185,8 @@ def resolve_ranks(
             raise UserError(f"ranks.{kind}: no trained dataset carries a {kind}; they carry {carried}")
         if isinstance(table, str):
             table = _matched_rank(f"ranks.{kind}", table, trained, reference)
-        if not isinstance(table, Mapping):
-            table = {"default": table}
-        for name in sorted(table.keys() - {"default", *names}, key=str):
+        table = text_keys(f"ranks.{kind}", table) if isinstance(table, Mapping) else {"default": table}
+        for name in sorted(table.keys() - {"default", *names}):
             raise UserError(
                 f"ranks.{kind}.{name}: no trained dataset carries it; trained are {list_names(names, 100)}"
             )

@@ -61,8 +61,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .tgz, .tar.gz or .tar.xz below `folder`, without its hidden files.
 
     Raises:
-        UserError: `check_archive` refuses the archive, a path leads out of `folder`, a file cannot be written,
-            or this Python is older than 3.11.4. Files that were unpacked before the error stay.
+        UserError: `check_archive` refuses the archive, a path leads out of `folder`, a file cannot be
+            written, or Python is older than 3.11.4. Files that were unpacked before the error stay.
     """
     if not hasattr(tarfile, "data_filter"):
         raise UserError(f"{archive}: unpacking safely needs Python 3.11.4 or later; {_BY_HAND}")

@@ -53,7 +53,7 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
         The folder of the data.
 
     Raises:
-        UserError: A file cannot be downloaded or is not what it should be, or the archive lacks a task's split.
+        UserError: A file cannot be downloaded or is not what it should be, or the archive lacks a task.
     """
     complete = folder / "xtreme_up"
     if complete.is_dir():

@@ -20,7 +20,7 @@ from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
 from flix_lightning.data.jsonl import get_string
-from flix_lightning.data.mixture import SHARED
+from flix_lightning.data.mixture_config import SHARED
 from flix_lightning.data.tokenized import Tokenization
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_ranks
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
+from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture, NothingThere
@@ -139,8 +140,8 @@ def plan(cfg: DictConfig) -> Plan:
     settings.check(cfg, SETTINGS)
     layout = open_layout(given_or_made(cfg.data.root), Path(cfg.output) / "data")
     mixture = Mixture.resolve(cfg.mixture, layout, cfg.data.allow_missing)
-    table = OmegaConf.to_container(cfg.flix.ranks, resolve=True)
-    kinds = dict.fromkeys([*table, *mixture.ranks])  # a word for a rank is worked out from the mixture's
+    table = text_keys("flix.ranks", plain(cfg.flix.ranks))
+    kinds = [*table, *text_keys("mixture.ranks", mixture.ranks)]  # words for ranks refer to the mixture's
     ranks = resolve_ranks(table, mixture.trained_attributes(layout, kinds), mixture.ranks)
     pretrained = str(given_or_made(cfg.model.pretrained))
     if start := Start.resolve(cfg.start):
@@ -200,8 +201,8 @@ def _check_kinds(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
     """A kind that is misspelt would be left out without a word."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
     named = {
-        "flix.dropout": rates if isinstance(rates, Mapping) else [],
-        "flix.controls": [kind for control in controls for kind in control],
+        "flix.dropout": text_keys("flix.dropout", rates) if isinstance(rates, Mapping) else [],
+        "flix.controls": [check_name("flix.controls", kind) for control in controls for kind in control],
     }
     for key, found in named.items():
         if unknown := [kind for kind in found if kind not in kinds]:

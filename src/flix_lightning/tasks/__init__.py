@@ -1,1 +1,1 @@
-"""Tasks: prompts and targets, metrics, and languages."""
+"""What is asked, in which language, and how answers are scored: prompts, languages, metrics."""

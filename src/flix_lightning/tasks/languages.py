@@ -1,4 +1,4 @@
-"""Language codes as data sets write them, and their English names for prompts."""
+"""Language codes of the data, and their English names for prompts."""
 
 import difflib
 from functools import cache
@@ -7,8 +7,8 @@ from babel import Locale
 
 from flix_lightning.common.errors import UserError
 
-# XTREME-UP's own codes, and languages that CLDR's English list does not name.
-_BESIDE_CLDR = {
+# XTREME-UP's own codes, and languages that CLDR's list of English names lacks.
+_NOT_IN_CLDR = {
     "bn_cs": "code-switched Bengali",
     "de_localized": "localized German",
     "gbm": "Garhwali",
@@ -22,18 +22,19 @@ _BESIDE_CLDR = {
 
 @cache
 def _names() -> dict[str, str]:
-    return {**Locale("en").languages, **_BESIDE_CLDR}
+    return {**Locale("en").languages, **_NOT_IN_CLDR}
 
 
 def is_known(code: str) -> bool:
-    """Say whether `code` is a language code of CLDR (ISO 639) or one of XTREME-UP's own."""
+    """Return whether `code` is a language code of CLDR (ISO 639) or one of XTREME-UP's own."""
     return code in _names()
 
 
 def language_name(code: str) -> str:
-    """Give the English name of a language code: `sw` -> `Swahili`.
+    """Return the English name of a language code: `sw` -> `Swahili`.
 
-    Raises UserError with the nearest codes when the code is not known.
+    Raises:
+        UserError: The code is unknown. The error names the nearest codes.
     """
     names = _names()
     if code in names:

@@ -1,0 +1,130 @@
+"""What the YAML of a mixture may say, and the datasets that it names."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from flix_lightning.common import settings
+from flix_lightning.common.errors import UserError, did_you_mean
+from flix_lightning.common.names import check_name, text_keys
+from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.languages import language_name
+
+SHARED = "all"  # every dataset's name of the kind `shared`
+
+_ENTRIES = settings.list_of(settings.ANY, "a list of entries, as {task: ner, languages: [sw]},")
+_KEYS = {
+    "name": settings.NAME,
+    "ranks": settings.MAPPING,
+    "train": _ENTRIES,
+    "evaluate": _ENTRIES,
+    "report": settings.list_of(settings.TEXT, "a list of tasks"),
+    "sampling": settings.nullable(settings.MAPPING),
+}
+_PARAMETERS = ("task", "language")  # keys that the lists of a mixture for one dataset refer to
+_SAMPLING = {
+    "temperature": settings.Kind(
+        "a number above 0 or .inf (uniform)", lambda value: type(value) in (int, float) and value > 0
+    ),
+    "cap": settings.nullable(settings.integer(1)),
+}
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """A mixture as its YAML says it. Whether the data is there is not checked.
+
+    Attributes:
+        name: What results call this mixture.
+        ranks: FLix's ranks for this mixture, kind -> rank.
+        train, evaluate: For each dataset, kind -> name; always with task, language and shared.
+        report: Names of the tasks that a table reports.
+        temperature, cap: How datasets are sampled (see `flix_lightning.data.batches.mixing_rates`).
+    """
+
+    name: str
+    ranks: dict[str, Any]
+    train: list[dict[str, str]]
+    evaluate: list[dict[str, str]]
+    report: list[str]
+    temperature: float
+    cap: int | None
+
+    @classmethod
+    def parse(cls, cfg: Mapping[str, Any]) -> "MixtureConfig":
+        """Check a mixture's config against the tasks and languages.
+
+        Raises:
+            UserError: An unknown key, task or language code, a dataset that is named twice, nothing to train
+                on, or a value of the wrong kind.
+        """
+        cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+        _check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
+        sampling = {"temperature": math.inf, "cap": None, **(cfg.get("sampling") or {})}
+        _check_keys("mixture.sampling", sampling, _SAMPLING)
+        if not cfg["train"]:
+            raise UserError("mixture.train is empty: a run needs a dataset to train on")
+        return cls(
+            name=cfg["name"],
+            ranks=cfg["ranks"],
+            train=_attributes("mixture.train", cfg["train"]),
+            evaluate=_attributes("mixture.evaluate", cfg["evaluate"]),
+            report=[get_task(task).name for task in cfg["report"]],
+            temperature=float(sampling["temperature"]),
+            cap=sampling["cap"],
+        )
+
+
+def _check_keys(
+    place: str, cfg: Mapping[str, Any], kinds: Mapping[str, settings.Kind], also: Sequence[str] = ()
+) -> None:
+    if unknown := [key for key in cfg if key not in kinds and key not in also]:
+        hint = did_you_mean(unknown[0], kinds)
+        raise UserError(f"{place}.{unknown[0]}: no such key; {hint}keys are {', '.join(sorted(kinds))}")
+    for key, kind in kinds.items():
+        kind.require(f"{place}.{key}", cfg.get(key))
+
+
+def _attributes(place: str, entries: Sequence[Any]) -> list[dict[str, str]]:
+    found = [one for n, entry in enumerate(entries) for one in _entry_attributes(f"{place}[{n}]", entry)]
+    counts = Counter((one["task"], one["language"]) for one in found)
+    if twice := [f"{task}/{language}" for (task, language), count in counts.items() if count > 1]:
+        raise UserError(f"{place} names datasets more than once: {', '.join(twice)}")
+    return found
+
+
+def _entry_attributes(place: str, entry: Any) -> list[dict[str, str]]:
+    if not isinstance(entry, Mapping) or "task" not in entry or not entry.get("languages"):
+        raise UserError(f"{place}: {entry!r} needs `task` and a list `languages`")
+    for kind in (kind for kind in ("language", "shared") if kind in entry):
+        raise UserError(f"{place}.{kind}: the data gives this kind itself; entries say `languages`")
+    for kind in entry:
+        if ":" in check_name(place, kind):
+            raise UserError(f"{place}: {kind!r} is no name of a kind: a text without a colon is needed")
+    task, languages = get_task(entry["task"]).name, entry["languages"]
+    if isinstance(languages, str) or not isinstance(languages, Sequence):
+        raise UserError(f"{place}.languages: {languages!r} is not a list of language codes")
+    for code in languages:
+        check_name(f"{place}.languages", code)
+        try:
+            language_name(code)
+        except UserError as error:
+            raise UserError(f"{place}.languages: {error}") from None
+    more = {kind: value for kind, value in entry.items() if kind not in ("task", "languages")}
+    by_kind = {kind: _names(f"{place}.{kind}", value, languages) for kind, value in more.items()}
+    return [
+        {"task": task, "language": code, "shared": SHARED, **{kind: by_kind[kind][code] for kind in by_kind}}
+        for code in languages
+    ]
+
+
+def _names(place: str, value: Any, languages: Sequence[str]) -> dict[str, str]:
+    """Return language code -> name of an attribute that is one name, or a mapping from languages."""
+    names = text_keys(place, value) if isinstance(value, Mapping) else dict.fromkeys(languages, value)
+    if lacking := [code for code in languages if code not in names]:
+        raise UserError(f"{place}: says nothing for {lacking[0]!r}, which the entry's languages name")
+    return {code: check_name(place, names[code]) for code in languages}
