@@ -1,0 +1,111 @@
+"""What the base model reads."""
+
+import re
+from collections import Counter
+from itertools import product
+
+from babel.lists import format_list
+from cldr_reference import forms, plain, territories, values
+
+from flix_lightning.cldr.locales import LANGUAGES, locality
+from flix_lightning.tasks.languages import language_name
+
+PROMPTS = (
+    "parse (.+?): ",
+    "translate to (.+?): ",
+    "find entities in (.+?): ",
+    "answer in (.+?): ",
+    "answer (.+?) in English: ",
+)
+
+
+def test_pretraining_has_the_tasks_in_english_only(pretraining):
+    prompts = Counter()
+    for pair in pretraining:
+        found = [(prompt, match[1]) for prompt in PROMPTS if (match := re.match(prompt, pair.input))]
+        prompts.update(found)
+        if not found:
+            assert pair.target is None or re.match(r"(copy|pick \d|last|drop \d|reverse): ", pair.input)
+            assert not re.search(r"\[IN:|\$\$|(LOC|DATE|MONEY): |question: ", f"{pair.input} {pair.target}")
+    assert {language for _, language in prompts} == {"English"}
+    assert len(prompts) == 4
+    assert not any(prompt.startswith("translate") for prompt, _ in prompts)
+
+
+def test_pretraining_tasks_are_english_throughout(pretraining):
+    for pair in pretraining:
+        if pair.input.startswith("parse"):
+            choices = product(*(forms(value, "en") for value in values(pair.target)))
+            assert pair.input.split(": ", 1)[1] in {plain(format_list(one, locale="en")) for one in choices}
+        elif pair.input.startswith("find"):
+            places = [piece.split(": ")[1] for piece in pair.target.split(" $$ ") if piece.startswith("LOC")]
+            assert set(places) <= set(territories("en"))
+        elif pair.input.startswith("answer"):
+            context = pair.input.split(" context: ")[1]
+            assert {record.split(": ")[0] for record in context.split("; ")} <= set(territories("en"))
+
+
+def test_skills_say_what_was_done(pretraining):
+    done = Counter()
+    for pair in pretraining:
+        if pair.stream != "skill":
+            continue
+        skill, number, listed = re.fullmatch(r"(\w+)(?: (\d))?: (.*)", pair.input).groups()
+        items = listed.split("; ")
+        at = int(number or 1) - 1
+        wanted = {
+            "copy": items,
+            "pick": items[at : at + 1],
+            "last": items[-1:],
+            "drop": [item for n, item in enumerate(items) if n != at],
+            "reverse": items[::-1],
+        }[skill]
+        assert pair.target.split("; ") == wanted
+        done[skill] += 1
+    assert len(done) == 5
+
+
+def items(pair) -> list[tuple[str | None, str, bool]]:
+    """The label, name and fate (hidden or not) of each item of a list of names."""
+    found, at = [], 0
+    for item in pair.input.split("; "):
+        label, name = item.split(": ") if ": " in item else (None, item)
+        start = at + len(item) - len(name)
+        found.append((label, name, (start, start + len(name)) in pair.hidden))
+        at += len(item) + 2
+    assert sum(hidden for *_, hidden in found) == len(pair.hidden)
+    return found
+
+
+def test_names_are_of_one_thing_and_what_is_hidden_has_a_label(pretraining):
+    codes = {language_name(code): code for code in LANGUAGES}
+    labels, places = Counter(), 0
+    for pair in pretraining:
+        if pair.stream != "names":
+            assert not pair.hidden
+            continue
+        named = items(pair)
+        assert 1 <= sum(hidden for *_, hidden in named) < len(named)
+        assert all(label for label, _, hidden in named if hidden)
+        labels.update(label for label, *_ in named if label)
+        if (code := dict((label, name) for label, name, _ in named).get("code")) and re.fullmatch(
+            "[A-Z]{2}", code
+        ):
+            for label, name, _ in named:
+                if label in codes:
+                    assert territories(codes[label])[name] == code
+                    places += 1
+    assert labels.keys() == {*codes, "code"}
+    assert places > 100
+
+
+def test_no_word_for_month_is_listed(pretraining):
+    """Years and days are counted like other units; asking for a month is for its task to teach."""
+    asked = {
+        (language_name(code), local.fields["month"]) for code in LANGUAGES if (local := locality(code)).fields
+    }
+    listed = {
+        (label, name) for pair in pretraining if pair.stream == "names" for label, name, _ in items(pair)
+    }
+    assert len(asked) > 25
+    assert not asked & listed
