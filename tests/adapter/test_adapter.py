@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from reference import merged, pairs, project
+from reference import merged, pairs
 from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration
@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import AdaptedProjection, inject
+from flix_lightning.adapter.reference import project
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.common.errors import UserError
 

@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from reference import pairs, project
+from reference import pairs
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.onednn import FrozenLinear, use_onednn
 from flix_lightning.adapter.projection import AdaptedProjection
+from flix_lightning.adapter.reference import project
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.models import base as models
 

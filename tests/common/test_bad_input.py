@@ -498,7 +498,7 @@ CHECKPOINTS = {
     ),
     "nan": (
         lambda path, state: state["adapter"][first_pool(state)].fill_(float("nan")),
-        ["no finite number"],
+        ["not finite"],
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The layers of a model, in which training time and memory go: which they are, and compiling them."""
+"""The layers of a model: find them, compile them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,49 +10,41 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from flix_lightning.common.errors import UserError
 
-#: Graphs that the layers of one model may come to: first layers and later ones, encoder's and decoder's, with
-#: and without padding, each for rows that differ, that are alike, and that are none. torch's own limit is 8,
-#: after which it leaves layers uncompiled.
-GRAPHS = 64
+# First and later layers of encoder and decoder, with and without padding, for rows that are mixed, uniform or
+# empty, each get a graph. Above torch's own limit of 8 graphs, layers would stay uncompiled.
+MAX_GRAPHS = 64
 
 
 def find_layers(model: PreTrainedModel, setting: str) -> list[GradientCheckpointingLayer]:
-    """Give the layers of a model, in order.
-
-    Raises:
-        UserError: the model does not say which of its modules are layers, which `setting` needs to know.
-    """
+    """Return the layers of a model, in order; raise UserError if it does not mark those `setting` needs."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(
-            f"{type(model).__name__} does not say which of its modules are layers, so that {setting} cannot "
-            "be had: leave it out"
+            f"{type(model).__name__} does not mark its layers, which {setting} needs: leave it out"
         )
     return layers
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Have torch compile what `model` does in training, layer by layer, at the first batches.
+    """Let torch compile the layers of `model` for training, at the first batches.
 
-    Layers of one kind share their graphs, so that a deep model compiles no longer than a shallow one.
-    Generation stays as it is: its cache grows with each token, and would be compiled over and over.
+    Layers of one kind share their graphs, so a deep model compiles as fast as a shallow one. Generation is
+    not compiled: its cache grows with each token, and each size would be compiled again.
 
     Raises:
-        UserError: see `find_layers`; in training, torch cannot compile on this machine.
+        UserError: see `find_layers`; torch cannot compile on this machine (at the first batch).
     """
-    torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS
     for layer in find_layers(model, "trainer.compile=true"):
         layer.forward = partial(_forward, layer.forward, torch.compile(layer.forward))
 
 
 def _forward(plain: Callable, compiled: Callable, *args: Any, **options: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return plain(*args, **options)
     try:
-        return compiled(*args, **options)
+        return (compiled if torch.is_grad_enabled() else plain)(*args, **options)
     except torch._dynamo.exc.TorchDynamoException as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"torch cannot compile here ({type(error).__name__}: {reason}); it needs a C++ compiler, such as "
+            f"torch cannot compile here ({type(error).__name__}: {reason}); it needs a C++ compiler such as "
             "g++, and on a GPU Triton: install them, or set trainer.compile=false"
         ) from error

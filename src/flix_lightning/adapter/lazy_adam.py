@@ -9,40 +9,29 @@ from torch import Tensor, nn
 
 
 class LazyAdam(torch.optim.Optimizer):
-    """Adam (Kingma & Ba, 2015) for each row by itself: for a row that is not touched, no time passes.
+    """Adam (Kingma & Ba, 2015) that moves only the rows in the sparse gradients, each by itself.
 
-    A step touches the rows in the sparse gradients: those of the features that an example of the effective
-    batch has. Only these move, and only their moments and their own counts of steps, by which the bias is
-    corrected, change. Dense Adam moves the other rows too, by what is left of their momentum. Where every
-    step touches every row, the two are one. There is no weight decay. The moments are dense, of the pools'
-    shapes, and made at the first step.
+    Every row has its own moments and its own count of steps for the bias correction. The other rows stay as
+    they are; dense Adam would move them by what is left of their momentum. If every step has every row,
+    LazyAdam equals Adam. There is no weight decay. The moments are dense and made at the first step.
 
     Args:
         params: pools [R + 1, d], or groups of them.
         lr: learning rate.
         betas: decay of the first and of the second moment.
         eps: added to the root of the second moment.
-
-    Raises:
-        RuntimeError: in `step`, a gradient that is not sparse.
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple = (0.9, 0.999), eps: float = 1e-8
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move the rows that gradients touch; return what `closure` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Move the rows in the gradients, which must be sparse; return what `closure` returns."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         for group in self.param_groups:
             for pool in group["params"]:
                 if pool.grad is not None:
@@ -67,10 +56,10 @@ class LazyAdam(torch.optim.Optimizer):
 
 
 def clip_sparse_grad_norm_(pools: Sequence[nn.Parameter], max_norm: float) -> None:
-    """As `torch.nn.utils.clip_grad_norm_`, for sparse gradients [R + 1, d], which are coalesced by it."""
-    found = [pool for pool in pools if pool.grad is not None]
-    for pool in found:
+    """Clip as `torch.nn.utils.clip_grad_norm_` does, for sparse gradients [R + 1, d]; coalesce them."""
+    trained = [pool for pool in pools if pool.grad is not None]
+    for pool in trained:
         pool.grad = pool.grad.coalesce()
-    values = [pool.grad.values() for pool in found]
+    values = [pool.grad.values() for pool in trained]
     norm = nn.utils.get_total_norm(values)
     torch._foreach_mul_(values, (max_norm / (norm + 1e-6)).clamp(max=1.0))

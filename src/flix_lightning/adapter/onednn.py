@@ -1,7 +1,7 @@
-"""Products with weights that autograd need not see, on a CPU by oneDNN.
+"""Products with frozen weights, computed by oneDNN on a CPU.
 
-PyTorch leaves them to MKL, which keeps its AVX-512 kernels for Intel's processors: on AMD's, products of
-float32 take twice as long as the processor needs.
+PyTorch gives such products to MKL, which uses AVX-512 on Intel's processors only: on AMD's, products of
+float32 take twice as long as necessary.
 """
 
 from typing import Any
@@ -11,23 +11,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-#: Multiply-adds from which a product is oneDNN's: it takes ten microseconds to begin.
-WORTH_IT = 2**20
+MIN_SIZE = 2**20  # multiply-adds from which oneDNN is faster: each call costs ten microseconds
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Give ``x weightᵀ + bias``, as `torch.nn.functional.linear` does, but unseen by autograd.
-
-    Args:
-        x: [..., d_in].
-        weight: [d_out, d_in].
-        bias: [d_out].
-    """
+    """Return ``x weightᵀ + bias`` without autograd, for x [..., d_in], weight [d_out, d_in], bias [d_out]."""
     return (_onednn if _fits_onednn(x, weight) else functional.linear)(x, weight, bias)
 
 
 class FrozenLinear(nn.Linear):
-    """`nn.Linear`, faster where its weight is frozen, and its input on a CPU and not small."""
+    """`nn.Linear` that uses oneDNN if its weight is frozen and its input is large and on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Project x [..., in_features] to [..., out_features]."""
@@ -37,7 +30,7 @@ class FrozenLinear(nn.Linear):
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Make each `nn.Linear` of a model a `FrozenLinear`, in place."""
+    """Turn each `nn.Linear` of a model into a `FrozenLinear`, in place."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = FrozenLinear
@@ -57,16 +50,16 @@ class _Product(torch.autograd.Function):
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # What torch.compile makes of a linear layer on a CPU; without a fused function after it.
+    # The operator to which torch.compile turns a linear layer on a CPU, with no function fused to it.
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # which calls oneDNN itself
+        not torch.compiler.is_compiling()  # torch.compile calls oneDNN itself
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() * len(weight) >= WORTH_IT
+        and x.numel() * len(weight) >= MIN_SIZE
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
     )

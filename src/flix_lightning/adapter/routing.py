@@ -1,4 +1,4 @@
-"""The rows in force in one model: at its forward, and again where activation checkpointing recomputes it."""
+"""The rows in force in one model: in its forward, and again when checkpointing recomputes a layer."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,77 +13,47 @@ from flix_lightning.adapter.layers import find_layers
 
 
 class Routing:
-    """The rows of the batch that a model is working on, shared by its adapted projections.
+    """The rows of the batch that a model works on, shared by its adapted projections.
 
-    Neither global nor thread-local: autograd recomputes checkpointed layers in threads of its own.
-
-    Attributes:
-        kept: for as long as these rows are in force, what each projection made of them.
+    It is neither global nor thread-local: autograd recomputes checkpointed layers in its own threads. `cache`
+    is for what the projections compute from these rows, and ends with them.
     """
 
     def __init__(self):
         self._rows: Rows | None = None
-        self.kept: dict[Hashable, Any] = {}
+        self.cache: dict[Hashable, Any] = {}
 
     @property
     def rows(self) -> Rows:
-        """The rows in force.
-
-        Raises:
-            RuntimeError: there are none, so that no forward can use another batch's rows unnoticed.
-        """
+        """The rows in force; without any it raises RuntimeError, so that no other batch's are used."""
         if self._rows is None:
             raise RuntimeError("an adapted model ran outside `with adapter.route(rows):`")
         return self._rows
 
     @contextmanager
     def use(self, rows: Rows | None) -> Iterator[None]:
-        """Put `rows` in force for the body."""
-        before = self._rows, self.kept
-        self._rows, self.kept = rows, {}
+        """Put `rows` in force inside the `with` block."""
+        before = self._rows, self.cache
+        self._rows, self.cache = rows, {}
         try:
             yield
         finally:
-            self._rows, self.kept = before
+            self._rows, self.cache = before
 
     def checkpoint_layers(self, model: PreTrainedModel) -> None:
-        """Keep only the input of each layer for backward, which recomputes the rest; in eval mode too.
+        """Keep only the input of each layer for backward, which recomputes the rest; see `find_layers`.
 
-        Transformers' own switch does nothing in eval mode, in which a frozen base stays, and in training mode
-        would switch on the dropout that some families (BART) have in the layer itself.
-
-        Raises:
-            UserError: see `find_layers`.
+        When backward recomputes a layer, its `use` block has ended and another batch's may be open, so each
+        layer's rows are kept too. Transformers' own switch works in training mode only, which turns on the
+        dropout of some layers.
         """
-        recomputed = self._following(partial(checkpoint, use_reentrant=False))
+
+        def forward_with_rows(forward: Callable, rows: Rows | None, *args: Any, **options: Any) -> Any:
+            with self.use(rows):
+                return forward(*args, **options)
+
+        def checkpointed(forward: Callable, *args: Any, **options: Any) -> Any:
+            return checkpoint(forward_with_rows, forward, self._rows, *args, use_reentrant=False, **options)
+
         for layer in find_layers(model, "trainer.activation_checkpointing=true"):
-            layer.forward = partial(recomputed, layer.forward)
-
-    def follow_checkpointing(self, model: PreTrainedModel) -> None:
-        """Give each recomputation the rows of its own forward, whenever checkpointing is or was switched on.
-
-        By the time backward recomputes a layer, its `route` has been left, and another batch's may have come
-        and gone. The checkpointed function is wrapped, as PyTorch's `context_fn` serves one kind of two only.
-        """
-        set_checkpointing = model._set_gradient_checkpointing
-
-        def set_and_follow(enable=True, gradient_checkpointing_func=checkpoint, **options):
-            func = self._following(gradient_checkpointing_func)
-            set_checkpointing(enable=enable, gradient_checkpointing_func=func, **options)
-
-        model._set_gradient_checkpointing = set_and_follow
-        for module in model.modules():
-            if hasattr(module, "_gradient_checkpointing_func"):
-                module._gradient_checkpointing_func = self._following(module._gradient_checkpointing_func)
-
-    def _following(self, checkpoint_func: Callable) -> Callable:
-        def checkpoint_with_rows(function, *args, **options):
-            rows = self._rows
-
-            def run(*inner, **inner_options):
-                with self.use(rows):
-                    return function(*inner, **inner_options)
-
-            return checkpoint_func(run, *args, **options)
-
-        return checkpoint_with_rows
+            layer.forward = partial(checkpointed, layer.forward)

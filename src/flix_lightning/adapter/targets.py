@@ -11,24 +11,23 @@ from flix_lightning.common.errors import UserError
 
 
 def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | Conv1D]:
-    """Return the projections that `targets` means, by dotted name.
+    """Return the projections that `targets` selects, by dotted name.
+
+    Output embeddings, tied or not, and the parts that read pictures or sound are never selected.
 
     Args:
         model: any Hugging Face model.
         targets: `default` (PEFT's LoRA targets for this type of model), `all-linear`, or a regular expression
-            that must match the whole dotted name. Output embeddings, tied or not, never match, nor does what
-            reads pictures or sound.
+            for the whole dotted name.
 
     Raises:
-        UserError: no default for this type of model, a broken pattern, or nothing matched.
+        UserError: this type of model has no default, the expression is broken, or nothing matches.
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    head = model.get_output_embeddings()
-    untouchable = {id(module.weight) for module in [*embeddings, head] if module is not None}
-    untouchable |= {id(module.weight) for tower in _towers(model) for module in _projections(tower).values()}
-    projections = {
-        name: module for name, module in _projections(model).items() if id(module.weight) not in untouchable
-    }
+    others = [part for tower in _other_modalities(model) for part in _projections(tower).values()]
+    excluded = [*embeddings, *others, model.get_output_embeddings()]
+    weights = {id(module.weight) for module in excluded if module is not None}
+    projections = {name: one for name, one in _projections(model).items() if id(one.weight) not in weights}
     try:
         pattern = re.compile(_pattern(targets, model.config.model_type))
     except re.error as error:
@@ -47,19 +46,18 @@ def _projections(module: nn.Module) -> dict[str, nn.Linear | Conv1D]:
     return {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear | Conv1D)}
 
 
-def _towers(model: PreTrainedModel) -> list[PreTrainedModel]:
-    """The models within a model of several modalities that read no text: they have another kind of config."""
-    of_text = {type(model.config), type(model.config.get_text_config())}
+def _other_modalities(model: PreTrainedModel) -> list[PreTrainedModel]:
+    text_configs = {type(model.config), type(model.config.get_text_config())}
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
-    return [part for part in parts if type(part.config) not in of_text]
+    return [part for part in parts if type(part.config) not in text_configs]
 
 
 def _pattern(targets: str, model_type: str) -> str:
-    if targets == "all-linear":
-        return ".*"
-    if targets != "default":
-        return targets
-    if model_type not in LORA_TARGETS:
-        raise UserError(f"targets=default is not known for {model_type} models: use all-linear or a regex")
-    names = LORA_TARGETS[model_type]
-    return names if isinstance(names, str) else rf"(.*\.)?({'|'.join(map(re.escape, names))})"
+    if targets in ("all-linear", "default"):
+        names = LORA_TARGETS.get(model_type) if targets == "default" else ".*"
+        if names is None:
+            raise UserError(
+                f"targets=default is not known for {model_type} models: use all-linear or a regex"
+            )
+        return names if isinstance(names, str) else rf"(.*\.)?({'|'.join(map(re.escape, names))})"
+    return targets
