@@ -103,5 +103,5 @@ def test_a_machine_without_a_compiler_is_told_so(tiny, tmp_path, monkeypatch):
 
 
 def test_a_model_that_names_no_layers_is_refused():
-    with pytest.raises(UserError, match=r"Linear does not mark its layers, which trainer\.compile=true needs"):
+    with pytest.raises(UserError, match=r"Linear does not mark its layers.* trainer\.compile=true"):
         compile_layers(torch.nn.Linear(2, 2))
