@@ -123,15 +123,10 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
     if not folder.exists():
         with atomic_folder(folder) as draft:
             write(draft, sizes, seed)
-            if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED):
-                _check_frozen(draft)
+            content = Layout(draft).fingerprint(sorted(draft.rglob("*.jsonl")))
+            if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED) and content != FROZEN_SHA256:
+                raise UserError(
+                    f"the benchmark cldr {VERSION} has SHA-256 {content[:12]}…, but was frozen with "
+                    f"{FROZEN_SHA256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
+                )
     return folder
-
-
-def _check_frozen(folder: Path) -> None:
-    content = Layout(folder).fingerprint(sorted(folder.rglob("*.jsonl")))
-    if content != FROZEN_SHA256:
-        raise UserError(
-            f"the benchmark cldr {VERSION} has SHA-256 {content[:12]}…, but was frozen with "
-            f"{FROZEN_SHA256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
-        )

@@ -57,12 +57,10 @@ def reason_missing(language: str) -> str | None:
     """Say why `language` cannot enter the benchmark; None if it can."""
     if not localedata.exists(LOCALES.get(language, language)):
         return "CLDR has no locale"
-    own = _own_entries(language)
-    territories = sum(len(code) == 2 for code in own.get("territories", ()))
+    territories = sum(len(code) == 2 for code in _own_entries(language).get("territories", ()))
     if territories < MIN_TERRITORIES:
         return f"{territories} territories of its own, fewer than {MIN_TERRITORIES}"
-    months = own.get("months", {}).get("format", {}).get("wide", {})
-    return None if len(months) == 12 else f"{len(months)} months of its own"
+    return None
 
 
 LANGUAGES = tuple(code for code in PAPER_LANGUAGES if reason_missing(code) is None)
@@ -107,16 +105,8 @@ class Locality:
         """Write a value as `pauni za Uingereza 184.00` or `kilogramu 12.5`; a date in `form`."""
         match value:
             case Money():
-                return _clean(
-                    format_currency(
-                        value.amount,
-                        value.currency,
-                        locale=self._locale,
-                        format_type="name",
-                        currency_digits=False,
-                        decimal_quantization=False,
-                    )
-                )
+                exact = {"format_type": "name", "currency_digits": False, "decimal_quantization": False}
+                return _clean(format_currency(value.amount, value.currency, locale=self._locale, **exact))
             case Measure():
                 length = self.units[value.unit]
                 return _clean(format_unit(value.amount, value.unit, length=length, locale=self._locale))
@@ -135,15 +125,11 @@ class Locality:
 
 def _names(entries: dict) -> dict[str, str]:
     """Keep the names of two-letter codes that are short and have none of the targets' punctuation."""
-    names = {
-        code: _clean(name)
-        for code, name in sorted(entries.items())
-        if len(code) == 2 and code not in ("XA", "XB", "ZZ") and isinstance(name, str)
-    }
     return {
         code: name
-        for code, name in names.items()
-        if 0 < len(name) <= MAX_NAME and not set(name) & set(":[]$;?")
+        for code, text in sorted(entries.items())
+        if len(code) == 2 and code not in ("XA", "XB", "ZZ") and isinstance(text, str)
+        if 0 < len(name := _clean(text)) <= MAX_NAME and not set(name) & set(":[]$;?")
     }
 
 
