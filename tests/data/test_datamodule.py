@@ -1,3 +1,4 @@
+import json
 import logging
 import tarfile
 import tracemalloc
@@ -12,10 +13,11 @@ from tiny_models import byte_tokenizer
 from transformers import ByT5Tokenizer
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.data import tokenized
+from flix_lightning.data import build, tokenized
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
+from flix_lightning.data.tokenization import Tokenization
 
 LITE = Path(__file__).parents[3] / "shared/data/xtreme-up-lite.tgz"
 MIXTURE = {
@@ -185,6 +187,32 @@ def test_a_line_of_2_mb_is_cut_and_named(folder, caplog):
     assert "2 of 14 targets cut to 50 tokens, the first of them ner/yo/train/2" in caplog.text
 
 
+SIDES = {"truncation_side": "left"}, {"padding_side": "left"}, {"model_max_length": 5}
+
+
+@pytest.mark.parametrize("make", [ByT5Tokenizer, byte_tokenizer])
+@pytest.mark.parametrize("settings", [*SIDES, "saved in the backend"], ids=str)
+def test_what_is_too_long_loses_its_end_whatever_the_tokenizers_config_says(make, settings, tmp_path):
+    texts = ["short", "find entities in Swahili: " + "x" * 50, "y" * 5000, ""]
+    plain, tokenizer = make(), make()
+    expected = Tokenization(plain, True, 12, 5)
+    if tokenizer.is_fast and settings == "saved in the backend":
+        tokenizer.backend_tokenizer.enable_truncation(4, direction="left")
+        tokenizer.backend_tokenizer.enable_padding(length=40)
+    tokenizer.save_pretrained(tmp_path)
+    if isinstance(settings, dict):
+        config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | settings))
+    loaded = type(tokenizer).from_pretrained(tmp_path)
+    found = Tokenization(loaded, True, 12, 5)
+    assert found.inputs(texts) == expected.inputs(texts)
+    assert found.targets(texts) == expected.targets(texts)
+    (_, cut, *_), _ = found.inputs(texts)
+    assert plain.decode(cut).startswith("find entit")
+    if isinstance(settings, dict):
+        assert {name: getattr(loaded, name) for name in settings} == settings  # the caller's stays as it is
+
+
 def test_a_cut_prompt_keeps_the_separator(folder):
     tokenizer = byte_tokenizer()
     table = module(folder, tokenizer, is_encoder_decoder=False, max_input_length=28).table("train")
@@ -193,16 +221,16 @@ def test_a_cut_prompt_keeps_the_separator(folder):
 
 
 def tables_in(folder):
-    return sorted(path.name for path in (folder / "cache").iterdir())
+    return sorted(path.name for path in (folder / "cache").iterdir() if not path.name.startswith("."))
 
 
 @pytest.mark.parametrize("make", [ByT5Tokenizer, byte_tokenizer])
 def test_tokenised_once(folder, make, monkeypatch):
     tokenizer = make()
     first = module(folder, tokenizer).table("train").to_dict()
-    tokenizer(["a", "bb"], truncation=True, max_length=1)  # leaves its mark on a fast tokenizer
+    tokenizer(["a", "bb"], truncation=True, max_length=1)  # a fast tokenizer's files now hold these settings
     again = module(folder, make())
-    monkeypatch.setattr(type(again.tokenization), "inputs", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(type(again.tokenization), "inputs", lambda *_: pytest.fail("tokenized again"))
     assert again.table("train").to_dict() == first
     assert module(folder, tokenizer).table("train").to_dict() == first
     assert len(tables_in(folder)) == 1
@@ -235,26 +263,23 @@ def test_changed_data_is_tokenised_again(folder):
     assert [name.split("-")[0] for name in tables_in(folder)] == ["test", "train", "train"]
 
 
-def test_two_writers_and_an_interrupted_one_leave_one_whole_table(folder, monkeypatch):
-    data, other = module(folder), module(folder)
-    written = tokenized._rows
+@pytest.mark.parametrize(("parallel_from", "cap"), [(1000, None), (1000, 3), (2, None)])
+def test_how_the_work_is_shared_out_changes_no_row(folder, monkeypatch, parallel_from, cap):
+    expected = module(folder, byte_tokenizer(), test_cap=cap).table("test").to_dict()
+    monkeypatch.setattr(tokenized, "SHARD_BYTES", 80)
+    monkeypatch.setattr(build, "PARALLEL_FROM", parallel_from)
+    shared = module(folder, byte_tokenizer(), test_cap=cap, cache_dir=folder / "other")
+    assert shared.table("test").to_dict() == expected
+    assert len(list((folder / "other").glob("test-*/*.arrow"))) > 3
 
-    def raced(*arguments):
-        monkeypatch.setattr(tokenized, "_rows", written)
-        other.table("train")  # another process is done first
-        return written(*arguments)
 
-    monkeypatch.setattr(tokenized, "_rows", raced)
-    assert data.table("train").to_dict() == other.table("train").to_dict()
-    assert len(tables_in(folder)) == 1
-
-    def broken(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tokenized, "_rows", broken)
-    with pytest.raises(OSError, match="No space left"):
-        data.table("test")
-    assert len(tables_in(folder)) == 1
+def test_a_bad_line_has_the_same_number_in_any_shard(folder, monkeypatch):
+    monkeypatch.setattr(tokenized, "SHARD_BYTES", 80)
+    path = folder / "ner/train/sw.jsonl"
+    path.write_text(path.read_text().replace('"number": "4"}', '"number": }'))
+    with pytest.raises(UserError, match=r"sw\.jsonl:5: not JSON"):
+        module(folder).table("train")
+    assert not tables_in(folder)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

@@ -5,9 +5,11 @@ import re
 
 import pytest
 from folders import line_of, write_split
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.data.jsonl import MAX_LINE
+from flix_lightning.data.jsonl import MAX_LINE, read_objects, split_lines
 from flix_lightning.data.layout import Layout
 
 
@@ -150,6 +152,28 @@ def test_a_line_of_2_mb_is_a_line_like_any_other(tmp_path):
     write_split(tmp_path, "ner", "train", "yo", lines)
     found = list(Layout(tmp_path).read("ner", "train", "yo"))
     assert [example.attributes for example in found] == lines
+
+
+@given(
+    targets=st.lists(st.text(max_size=8), min_size=1, max_size=20),
+    size=st.integers(1, 200),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    last=st.sampled_from(["", "\n", "\n\n \n"]),
+)
+def test_the_spans_of_a_file_are_its_lines(tmp_path_factory, targets, size, line_end, last):
+    path = tmp_path_factory.mktemp("spans") / "sw.jsonl"
+    lines = [json.dumps({"text": "{}", "target": target}, ensure_ascii=len(target) % 2) for target in targets]
+    path.write_text(line_end.join(lines) + last, encoding="utf-8", newline="")
+    spans = split_lines(path, size)
+    assert len(spans) <= len(lines)
+    assert [one for span in spans for one in read_objects(path, span)] == list(read_objects(path))
+
+
+def test_a_large_file_has_many_spans_of_like_size(tmp_path):
+    path = write_split(tmp_path, "ner", "train", "yo", [line_of("ner", "x" * 50, "")] * 1000)
+    sizes = [(span.stop or path.stat().st_size) - span.start for span in split_lines(path, 2000)]
+    assert len(sizes) > 30
+    assert max(sizes) < 4000
 
 
 def test_missing_file_and_folder(tmp_path):

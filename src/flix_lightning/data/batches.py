@@ -1,9 +1,9 @@
 """Which examples make a batch, and how they become tensors.
 
-An effective batch is the examples of one optimiser step, over all processes and accumulation steps. It is
-a pure function of (seed, step), so that a resumed run needs no state. Each is sorted by length and cut into
-micro-batches: the padding of length buckets is saved, while every step keeps the mixture's own draw. As
-the loss is divided by the target tokens of the whole effective batch, how it is cut changes no gradient.
+An effective batch is the examples of one optimizer step, over all processes and accumulation steps. It
+depends on (seed, step) only, so that a resumed run needs no state. It is sorted by length and then cut into
+micro-batches, which saves padding. The cut changes no gradient, because the loss is divided by the target
+tokens of the whole effective batch.
 """
 
 import math
@@ -20,24 +20,28 @@ from transformers import PreTrainedTokenizerBase
 
 from flix_lightning.common.errors import UserError
 
-IGNORED = -100  # label of a position that has no loss, as transformers has it
+IGNORED = -100  # transformers' label of a position without loss
 
 
 def mixing_rates(sizes: Sequence[int], temperature: float, cap: int | None) -> np.ndarray:
-    """Give each dataset's share of the draws, in the order of seqio's mixtures: cap, then rate^(1/T).
+    """Return each dataset's share of the draws, as in seqio's mixtures: first the cap, then rate^(1/T).
 
-    sizes: numbers of examples; temperature: 1 is by size, inf is uniform; cap: largest size that counts.
+    Args:
+        sizes: Number of examples of each dataset.
+        temperature: 1 is by size, inf is uniform.
+        cap: Largest size that counts. None is no cap.
     """
     rates = np.minimum(np.asarray(sizes, dtype=np.float64), math.inf if cap is None else cap)
-    rates = (rates / rates.max()) ** (1 / temperature)  # of the largest, so that no power of it is too large
+    rates = (rates / rates.max()) ** (1 / temperature)  # at most 1, so that no power overflows
     return rates / rates.sum()
 
 
 def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int:
-    """Give how many micro-batches each process takes in one optimiser step.
+    """Return the number of micro-batches that each process takes in one optimizer step.
 
-    Raises UserError unless that is a whole number, naming the sizes that would do: nothing is rounded, as
-    another batch size would be another result.
+    Raises:
+        UserError: It is not a whole number. The error names sizes that are right. Nothing is rounded, because
+            another batch size gives another result.
     """
     together = micro_batch_size * world_size
     if batch_size % together:
@@ -55,10 +59,12 @@ def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one forward pass, and facts of the effective batch that it is a part of.
+    """The examples of one forward pass.
 
-    rows: rows of the training table; step: optimiser step, from 0; target_tokens, examples: totals of the
-    effective batch, over all processes.
+    Attributes:
+        rows: Rows of the training table.
+        step: The optimizer step, from 0.
+        target_tokens, examples: Totals of the effective batch, over all processes.
     """
 
     rows: list[int]
@@ -68,17 +74,25 @@ class MicroBatch:
 
 
 class BatchPlan(DistributedSampler):
-    """The micro-batches of one process, from optimiser step `start` to `max_steps`.
+    """The micro-batches of one process, from optimizer step `start` to `max_steps`.
 
-    Datasets are drawn by rate; within a dataset, every example is used once before any is used again, in
-    an order that changes with each pass. All processes get the same number of micro-batches.
+    Datasets are drawn by rate. Within a dataset, all examples are used once before any is used again, each
+    time in another order. All processes get the same number of micro-batches.
 
-    `len` is the number of micro-batches from step 0 on, whatever `start` is: Lightning counts those that a
-    resumed run had before. A DistributedSampler by type, so that Lightning does not shard it once more.
+    `len` counts the micro-batches from step 0 on, as Lightning does for a resumed run. It is a
+    DistributedSampler, so that Lightning does not replace it by its own.
 
-    lengths: what each row of the training table is sorted by; target_lengths: its tokens with a loss (rows
-    of one dataset stand together); sizes, rates: examples and share of the draws of each dataset.
-    Raises UserError as `accumulation` does.
+    Args:
+        lengths: For each row of the training table, what it is sorted by. Rows of a dataset stand together.
+        target_lengths: For each row, its tokens with a loss.
+        sizes, rates: For each dataset, its examples and its share of the draws.
+        batch_size, micro_batch_size: Examples of an optimizer step over all processes, and of a forward pass.
+        max_steps, start: Optimizer steps.
+        seed: Decides all draws.
+        rank, world_size: This process, and the number of processes.
+
+    Raises:
+        UserError: As `accumulation`.
     """
 
     def __init__(
@@ -113,12 +127,12 @@ class BatchPlan(DistributedSampler):
             by_length = rows[np.lexsort((rows, self.target_lengths[rows], self.lengths[rows]))]
             target_tokens = int(self.target_lengths[rows].sum())
             micro_batches = by_length.reshape(-1, self.micro_batch_size)
-            # Neighbours in length go to different processes, so that none waits for another's longer rows.
+            # Neighbours in length go to different processes, so that none waits for longer rows.
             for part in micro_batches[self.rank :: self.world_size]:
                 yield MicroBatch(part.tolist(), step, target_tokens, self.batch_size)
 
     def effective_batches(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Give (step, rows [batch_size]) from `start` on, the same on every process."""
+        """Yield (step, rows [batch_size]) from `start` on, the same on all processes."""
         used = np.zeros(len(self.sizes), dtype=np.int64)
         for step in range(self.max_steps):
             counts = self._generator(0, step).multinomial(self.batch_size, self.rates)
@@ -128,7 +142,7 @@ class BatchPlan(DistributedSampler):
             used += counts
 
     def _take(self, dataset: int, first: int, count: int) -> np.ndarray:
-        """Give the rows of draws number `first` to `first + count` of one dataset."""
+        """Return the rows of draws `first` to `first + count` of one dataset."""
         epochs, places = np.divmod(np.arange(first, first + count), self.sizes[dataset])
         rows = [self._order(dataset, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         return np.concatenate(rows) + self.offsets[dataset]
@@ -141,11 +155,17 @@ class BatchPlan(DistributedSampler):
 
 
 class EvaluationPlan(DistributedSampler):
-    """Rows of one process in batches of like length, longest first; as many on every process.
+    """The rows of one process in batches of similar length, longest first.
 
-    rows: rows of the table to evaluate; lengths: tokens of every row of the table. The shortest is repeated
-    to make the processes even, since one with nothing to do could not give the others its part of a model
-    that is spread over them: count rows once. A DistributedSampler by type, as `BatchPlan`.
+    All processes get the same number of batches, because each has a part of a model that is sharded over
+    them. To make it so, the shortest row may be repeated: count each row once. It is a DistributedSampler for
+    the same reason as `BatchPlan`.
+
+    Args:
+        rows: Rows of the table to evaluate.
+        lengths: Tokens of all rows of the table.
+        batch_size: Rows of a batch.
+        rank, world_size: This process, and the number of processes.
     """
 
     def __init__(
@@ -164,25 +184,25 @@ class EvaluationPlan(DistributedSampler):
 
 @dataclass(frozen=True)
 class Collator:
-    """Token lists to tensors: padded right, but left for a decoder-only model that is to generate."""
+    """Pads token ids to tensors: on the left for generation by a decoder-only model, else on the right."""
 
     pad_id: int
     is_encoder_decoder: bool
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, is_encoder_decoder: bool) -> "Collator":
-        """Pad as a model with this tokenizer wants it."""
-        # Models without a pad token (GPT-2's) never attend to it: any id will do.
+        """Return the collator of a model with this tokenizer."""
+        # A model without a pad token (GPT-2) masks padding, so that any id is right.
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return cls(pad_id, is_encoder_decoder)
 
     def for_training(
         self, inputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> dict[str, Tensor]:
-        """Give input_ids, attention_mask, labels: LongTensors [batch, length].
+        """Return input_ids, attention_mask and labels, LongTensors [batch, length].
 
-        Encoder-decoder: labels are the targets. Decoder-only: input and target joined, and labels of the
-        same length that leave out the input.
+        An encoder-decoder's labels are the targets. A decoder-only model reads input and target as one text,
+        and its labels leave out the input.
         """
         if self.is_encoder_decoder:
             return {**self._padded(inputs, "right"), "labels": _pad(targets, IGNORED, "right")}
@@ -193,7 +213,7 @@ class Collator:
         return {**self._padded(joined, "right"), "labels": _pad(labels, IGNORED, "right")}
 
     def for_generation(self, inputs: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Give input_ids and attention_mask: LongTensors [batch, length]."""
+        """Return input_ids and attention_mask, LongTensors [batch, length]."""
         return self._padded(inputs, "right" if self.is_encoder_decoder else "left")
 
     def _padded(self, inputs: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:

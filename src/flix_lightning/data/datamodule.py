@@ -1,4 +1,4 @@
-"""The LightningDataModule: a mixture's splits, tokenised once, as train and evaluation batches."""
+"""The LightningDataModule: a mixture's splits as training and evaluation batches."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -23,27 +23,42 @@ from flix_lightning.data.batches import (
 )
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
-from flix_lightning.data.tokenized import Tokenization, tokenized, values
+from flix_lightning.data.tokenization import Tokenization
+from flix_lightning.data.tokenized import int_column, tokenized
 
 
 class DataModule(LightningDataModule):
     """Batches of a mixture.
 
-    A train batch (one micro-batch) is a dict: input_ids, attention_mask, labels (LongTensors
-    [batch, length]; labels -100 where there is no loss), features (list of tuples of `kind:name`), ids
-    (list of strings), step (optimiser step, from 0), target_tokens and examples (of the whole effective
-    batch, over all processes), own_target_tokens (of this micro-batch).
+    A training batch (one micro-batch) is a dict:
+        input_ids, attention_mask, labels: LongTensors [batch, length]. A label of -100 has no loss.
+        features: For each example, a tuple of `kind:name`.
+        ids: For each example, its id.
+        step: The optimizer step, from 0.
+        target_tokens, examples: Totals of the whole effective batch, over all processes.
+        own_target_tokens: Target tokens of this micro-batch.
 
-    An evaluation batch is a dict: input_ids, attention_mask (LongTensors [batch, length]), features, ids,
-    dataset (LongTensor [batch], index in `mixture.evaluate`), position (LongTensor [batch], row within
-    that dataset, from 0), targets (list of strings, not cut).
+    An evaluation batch is a dict:
+        input_ids, attention_mask, features, ids: As above.
+        dataset: LongTensor [batch], indices in `mixture.evaluate`.
+        position: LongTensor [batch], rows within the dataset, from 0.
+        targets: For each example, its target text, not cut.
 
-    kinds: feature kinds that examples carry, in this order.
-    max_input_length, max_target_length: tokens; what is longer is cut, counted and logged.
-    batch_size: examples of one optimiser step, over all processes; micro_batch_size: of one forward pass.
-    validation_cap, test_cap: most examples of each evaluated dataset (ids chosen by hash); None is all.
-    cache_dir: where tokenised tables are kept. workers: processes that collate batches; 0 is none.
-    Raises UserError for a number that is not a whole one above 0, and for a tokenizer without eos.
+    Args:
+        layout, mixture: The data.
+        tokenizer, is_encoder_decoder: Of the base model.
+        kinds: Kinds of the features that examples get, in this order.
+        max_input_length, max_target_length: Tokens. Longer texts are cut, counted and logged.
+        batch_size: Examples of one optimizer step, over all processes.
+        micro_batch_size, eval_batch_size: Examples of one forward pass, and of one generation.
+        validation_cap, test_cap: Most examples of each evaluated dataset, chosen by a hash. None is all.
+        max_steps: Optimizer steps of the training.
+        seed: Seed of the batches.
+        cache_dir: Where tokenized tables are kept.
+        workers: Processes that collate batches. 0 is none.
+
+    Raises:
+        UserError: A number is not a whole number above 0, or the tokenizer has no eos.
     """
 
     def __init__(
@@ -80,9 +95,8 @@ class DataModule(LightningDataModule):
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} is {value!r}; a whole number above 0 is needed")
         self.layout, self.mixture = layout, mixture
-        self.tokenization = Tokenization(
-            tokenizer, is_encoder_decoder, tuple(kinds), max_input_length, max_target_length
-        )
+        self.kinds = tuple(kinds)
+        self.tokenization = Tokenization(tokenizer, is_encoder_decoder, max_input_length, max_target_length)
         self.collator = Collator.of(tokenizer, is_encoder_decoder)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.eval_batch_size = eval_batch_size
@@ -92,30 +106,35 @@ class DataModule(LightningDataModule):
         self._tables: dict[str, datasets.Dataset] = {}
 
     def table(self, split: str) -> datasets.Dataset:
-        """Give the tokenised table of a split; made on first use (see `flix_lightning.data.tokenized`)."""
+        """Return the tokenized table of a split, which is made on first use (see `tokenized`)."""
         if split not in self._tables:
+            cap = self.caps[split]
             self._tables[split] = tokenized(
-                self.layout, self.mixture, split, self.tokenization, self.caps[split], self.cache_dir
+                self.layout, self.mixture, split, self.tokenization, self.kinds, cap, self.cache_dir
             )
         return self._tables[split]
 
     def prepare_data(self) -> None:
-        """Make every table before the first step: a bad line of a test file must not cost a training."""
+        """Make all tables before the first step, so that a bad line of a test file ends no training."""
         for split in self.caps:
             self.table(split)
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches of one optimiser step on each process; raises UserError where they are none."""
+        """The micro-batches of one optimizer step on each process.
+
+        Raises:
+            UserError: As `batches.accumulation`.
+        """
         return accumulation(self.batch_size, self.micro_batch_size, self._world_size)
 
     def train_dataloader(self) -> DataLoader:
-        """Give the micro-batches from the trainer's optimiser step (0 without one) to `max_steps`."""
+        """Return the micro-batches from the trainer's optimizer step (0 without a trainer) to `max_steps`."""
         table = self.table("train")
-        inputs, targets = values(table, "input_length"), values(table, "target_length")
-        sizes = np.bincount(values(table, "dataset"), minlength=len(self.mixture.train))
+        inputs, targets = int_column(table, "input_length"), int_column(table, "target_length")
+        sizes = np.bincount(int_column(table, "dataset"), minlength=len(self.mixture.train))
         plan = BatchPlan(
-            # An encoder's input is much the longer; a decoder-only model reads both as one text.
+            # A decoder-only model reads both as one text. Of an encoder-decoder's, the input is longer.
             inputs if self.tokenization.is_encoder_decoder else inputs + targets,
             targets,
             sizes,
@@ -131,30 +150,32 @@ class DataModule(LightningDataModule):
         return _TrainLoader(_TrainBatches(table, self.collator), **self._loading(plan))
 
     def eval_loader(self, split: str, indices: Collection[int] | None = None) -> DataLoader:
-        """Give the evaluation batches of a split (`validation` or `test`).
+        """Return the evaluation batches of a split. A batch may have examples of several datasets.
 
-        indices: which datasets, as indices in `mixture.evaluate`; None is all that the split covers.
-        Every process has as many batches, for which the shortest example may be in several of them; a batch
-        mixes datasets, as like lengths generate fast.
+        All processes have the same number of batches. To make it so, the shortest example may be in several.
+
+        Args:
+            split: `validation` or `test`.
+            indices: Datasets, as indices in `mixture.evaluate`. None is all that the split has.
         """
         table = self.table(split)
-        members = values(table, "dataset")
+        members = int_column(table, "dataset")
         rows = np.flatnonzero(np.isin(members, members if indices is None else list(indices)))
         plan = EvaluationPlan(
-            rows, values(table, "input_length"), self.eval_batch_size, self._rank, self._world_size
+            rows, int_column(table, "input_length"), self.eval_batch_size, self._rank, self._world_size
         )
         return DataLoader(_EvaluationBatches(table, self.collator), **self._loading(plan))
 
     def val_dataloader(self) -> DataLoader:
-        """Give the validation data of seen datasets of the reported tasks: all that selection may see."""
+        """Return the validation data of seen datasets of the reported tasks, all that selection may see."""
         return self.eval_loader("validation")
 
     def test_dataloader(self) -> DataLoader:
-        """Give the test data of every evaluated dataset."""
+        """Return the test data of all evaluated datasets."""
         return self.eval_loader("test")
 
     def _loading(self, plan: BatchPlan | EvaluationPlan) -> dict[str, Any]:
-        return {"sampler": plan, "batch_size": None, "collate_fn": _as_is, "num_workers": self.workers}
+        return {"sampler": plan, "batch_size": None, "collate_fn": _unchanged, "num_workers": self.workers}
 
     @property
     def _rank(self) -> int:
@@ -165,13 +186,13 @@ class DataModule(LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
 
-def _as_is(batch: dict[str, Any]) -> dict[str, Any]:
-    """Stand in for torch's own conversion, which makes lists of the features' tuples."""
+def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:
+    """Replace torch's own conversion, which makes lists of tuples."""
     return batch
 
 
 class _TrainLoader(DataLoader):
-    """Resumable in Lightning's sense, with no state: where it stands follows from the trainer's step."""
+    """A loader that Lightning takes for resumable. It has no state: the trainer's step says where it is."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}

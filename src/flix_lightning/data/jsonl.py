@@ -1,9 +1,10 @@
-"""Read files of one JSON object a line, with one clear line for whatever is wrong in them."""
+"""Read files of one JSON object a line, with one clear line for what is wrong in them."""
 
 import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,48 @@ _ONE_OBJECT = "one JSON object a line is needed"
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Span:
+    """Whole lines of a file: bytes `start` to `stop`, the first of them line number `line`.
+
+    The last span of a file has no `stop`.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    line: int = 1
+
+
+WHOLE_FILE = Span()
+
+
+def split_lines(path: Path, size: int) -> list[Span]:
+    """Cut a file into spans of about `size` bytes, between two lines that hold objects.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    starts, position, line = [(0, 1)], 0, 1
+    with path.open("rb") as file:
+        while chunk := file.read(size):
+            cut = max(chunk.rfind(b"}\n{") + 2, chunk.rfind(b"}\r\n{") + 3)
+            if cut > 2:
+                starts.append((position + cut, line + chunk.count(b"\n", 0, cut)))
+            position += len(chunk)
+            line += chunk.count(b"\n")
+    stops = [start for start, _ in starts[1:]] + [None]
+    return [Span(start, stop, line) for (start, line), stop in zip(starts, stops, strict=True)]
+
+
+def read_objects(path: Path, span: Span = WHOLE_FILE) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read a file of one JSON object a line, one line at a time.
 
     Lines may end as on Windows, the file may begin with UTF-8's byte order mark, and blank lines may stand at
     its end.
+
+    Args:
+        path: The file.
+        span: The lines to read.
 
     Yields:
         The line's place (`file:line number`, from 1) and its object.
@@ -29,10 +67,14 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         UserError: The file is missing or empty, or a line holds bytes that are not UTF-8, a NUL byte, half a
             surrogate pair, more than MAX_LINE bytes or anything but a JSON object.
     """
-    number, blank = 0, None
+    number, blank, position = span.line - 1, None, span.start
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+            if position:  # a pipe cannot seek
+                file.seek(position)
+            while position != span.stop and (line := file.readline(MAX_LINE + 1)):
+                position += len(line)
+                number += 1
                 if len(line) <= MAX_LINE and not line.strip(b" \t\r\n" + codecs.BOM_UTF8 * (number == 1)):
                     blank = blank or number
                 elif blank:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flix_lightning.common.errors import UserError, list_names
 from flix_lightning.common.files import sha256
-from flix_lightning.data.jsonl import get_string, read_objects
+from flix_lightning.data.jsonl import WHOLE_FILE, Span, get_string, read_objects
 from flix_lightning.tasks.definitions import TASKS, Task, get_task
 
 SPLITS = ("train", "validation", "test")
@@ -63,15 +63,15 @@ class Layout:
                     found.append((task, path.stem.removeprefix(prefix).removesuffix(suffix)))
         return found
 
-    def read(self, task: str, split: str, language: str) -> Iterator[Example]:
+    def read(self, task: str, split: str, language: str, span: Span = WHOLE_FILE) -> Iterator[Example]:
         """Read the examples of a dataset's split in the order of its lines.
 
         Raises:
             UserError: As `read_lines`.
         """
         definition = get_task(task)
-        lines = read_lines(self.path(task, split, language), definition)
-        for number, attributes in enumerate(lines, start=1):
+        lines = read_lines(self.path(task, split, language), definition, span)
+        for number, attributes in enumerate(lines, start=span.line):
             yield Example(
                 id=f"{task}/{language}/{split}/{number}",
                 input=definition.render(attributes, language),
@@ -87,13 +87,13 @@ class Layout:
         return total.hexdigest()
 
 
-def read_lines(path: Path, task: Task) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, task: Task, span: Span = WHOLE_FILE) -> Iterator[dict[str, Any]]:
     """Read a task's file, one line at a time. Other keys may stand beside the task's own.
 
     Raises:
         UserError: As `read_objects`; or a line lacks a key of the task, or its value is not a string.
     """
-    for where, attributes in read_objects(path):
+    for where, attributes in read_objects(path, span):
         for key in task.keys:
             if key not in attributes:
                 raise UserError(f"{where}: lacks the key {key!r}; {task.name} needs {', '.join(task.keys)}")

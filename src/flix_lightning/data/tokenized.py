@@ -1,42 +1,39 @@
-"""A split as one table of token ids, written once and found again by what it is made from."""
+"""A split as one table of token ids, made once and found again by all that it depends on."""
 
 import hashlib
 import heapq
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
-from transformers import PreTrainedTokenizerBase
 
-from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import atomic_folder
-from flix_lightning.data import layout as layouts
-from flix_lightning.data import mixture as mixtures
+from flix_lightning.common.files import atomic_file
+from flix_lightning.data.build import build_folder
+from flix_lightning.data.jsonl import WHOLE_FILE, Span, split_lines
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.data.mixture import Dataset, Mixture
-from flix_lightning.data.repeats import RepeatedIds
-from flix_lightning.tasks import definitions as tasks
-from flix_lightning.tasks import languages
+from flix_lightning.data.tokenization import Tokenization
+from flix_lightning.tasks.definitions import get_task
 
 _log = logging.getLogger(__name__)
 
-# Stands between prompt and target where both are one text, so that the model can tell where the prompt ends.
-DECODER_ONLY_SEPARATOR = "\n"
+#: Raise it when the code of the data room makes another table of the same files and settings. Prompts have a
+#: version of their own.
+TABLE_VERSION = 1
 
-#: Characters of text that are tokenised at once: what a table's making holds in memory, whatever its size.
+#: Bytes of data files that become one file of a table.
+SHARD_BYTES = 4 * 2**20
+
+#: Characters of text that are tokenized at once, so that memory does not grow with a table.
 BATCH_CHARACTERS = 2**18
 
-#: Characters that are read for each token of the longest length, far above what a token of any text stands
-#: for: what comes after is cut unread, as tokenising a line of megabytes takes hundreds of times its size.
-CHARACTERS_A_TOKEN = 64
-
-_FILE = "table.arrow"
+#: Keys under which a line may carry an id of its own. XTREME-UP's NER has the first.
+_ID_KEYS = ("example_id", "id")
 
 _COLUMNS = datasets.Features(
     {
@@ -51,66 +48,9 @@ _COLUMNS = datasets.Features(
         "target_length": datasets.Value("int32"),
         "input_cut": datasets.Value("bool"),
         "target_cut": datasets.Value("bool"),
+        "own_id_hash": datasets.Value("int64"),  # of the file and the id that the line itself carries
     }
 )
-
-
-@dataclass(frozen=True)
-class Tokenization:
-    """How texts become token ids.
-
-    kinds: feature kinds that an example's features are of, in this order.
-    max_input_length: tokens of the prompted input, special tokens and separator included.
-    max_target_length: tokens of the target, with the eos that every target ends in.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    is_encoder_decoder: bool
-    kinds: tuple[str, ...]
-    max_input_length: int
-    max_target_length: int
-    fingerprint: str = field(init=False)
-
-    def __post_init__(self):
-        if self.tokenizer.eos_token_id is None:
-            raise UserError(
-                f"the tokenizer {self.tokenizer.name_or_path!r} has no eos token to end targets with"
-            )
-        object.__setattr__(self, "fingerprint", _tokenizer_fingerprint(self.tokenizer))
-
-    def inputs(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Give the ids of prompted inputs, and which of them were cut."""
-        separator = [] if self.is_encoder_decoder else self._plain([DECODER_ONLY_SEPARATOR])[0]
-        room = self.max_input_length - len(separator)
-        heads = _heads(texts, room)
-        ids = self.tokenizer(heads, return_attention_mask=False, verbose=False)["input_ids"]
-        cut = _cut(ids, heads, texts, room)
-        for row in (row for row, is_cut in enumerate(cut) if is_cut):
-            # The tokenizer cuts by itself, as it knows which special tokens must stay at the end.
-            ids[row] = self.tokenizer(heads[row], truncation=True, max_length=room)["input_ids"]
-        return [one + separator for one in ids], cut
-
-    def targets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Give the ids of targets, each ending in eos, and which of them were cut."""
-        room = self.max_target_length - 1
-        heads = _heads(texts, room)
-        ids = self._plain(heads)
-        cut = _cut(ids, heads, texts, room)
-        return [[*one[:room], self.tokenizer.eos_token_id] for one in ids], cut
-
-    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
-        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        return self.tokenizer(list(texts), **options)["input_ids"]
-
-
-def _heads(texts: Sequence[str], room: int) -> list[str]:
-    return [text[: room * CHARACTERS_A_TOKEN] for text in texts]
-
-
-def _cut(ids: Sequence[Sequence[int]], heads: Sequence[str], texts: Sequence[str], room: int) -> list[bool]:
-    return [
-        len(one) > room or len(head) < len(text) for one, head, text in zip(ids, heads, texts, strict=True)
-    ]
 
 
 def tokenized(
@@ -118,74 +58,135 @@ def tokenized(
     mixture: Mixture,
     split: str,
     tokenization: Tokenization,
+    kinds: Sequence[str],
     cap: int | None,
     cache_dir: str | Path,
 ) -> datasets.Dataset:
-    """Give a split's table, memory-mapped, from `cache_dir` where the same one was made before.
+    """Return a split's memory-mapped table, which is made unless `cache_dir` has it.
 
-    Its address is a hash of the files' content, the tokenizer, the settings and the code that makes it.
-    It is written as the files are read, so that neither has to fit in memory.
-    Rows stand in the order of the mixture's datasets and, within one, of the file's lines. `cap` keeps at
-    most so many examples of each dataset, those whose ids hash lowest. Inputs and targets that were cut
-    are counted in one warning, and so are lines that repeat an id when the table is made. Raises UserError
-    for what `Layout.read` and `Dataset.describe` refuse.
+    Rows stand in the order of the mixture's datasets and of the lines of their files. What was cut, and lines
+    that repeat an id, are counted in one warning each.
+
+    Args:
+        layout, mixture, split: What to read.
+        tokenization: How texts become token ids.
+        kinds: Kinds of the features that examples get, in this order.
+        cap: Most examples of each dataset, those whose ids have the lowest hashes. None is all.
+        cache_dir: Where tables are kept, each in a folder named by a hash of all that it depends on.
+
+    Raises:
+        UserError: As `Layout.read`, `Dataset.describe` and `build_folder`.
     """
     members = mixture.datasets(split)
-    folder = Path(cache_dir) / f"{split}-{_address(layout, members, split, tokenization, cap)}"
+    depends_on = {
+        "version": TABLE_VERSION,
+        "files": layout.fingerprint(layout.path(one.task, split, one.language) for one in members.values()),
+        "datasets": [
+            [index, one.attributes, get_task(one.task).render_key(one.language)]
+            for index, one in members.items()
+        ],
+        "tokenizer": tokenization.fingerprint,
+        "is_encoder_decoder": tokenization.is_encoder_decoder,
+        "kinds": list(kinds),
+        "lengths": [tokenization.max_input_length, tokenization.max_target_length],
+        "cap": cap,
+        "shards": SHARD_BYTES,
+    }
+    digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
+    folder = Path(cache_dir) / f"{split}-{digest}"
     if not folder.is_dir():
-        with atomic_folder(folder) as draft:
-            _write(draft / _FILE, layout, members, split, tokenization, cap)
-    table = datasets.Dataset.from_file(str(folder / _FILE))
-    for column, limit in (
-        ("input_cut", tokenization.max_input_length),
-        ("target_cut", tokenization.max_target_length),
-    ):
-        cut = values(table, column)
-        if count := int(cut.sum()):
-            kind, first = column.removesuffix("_cut"), table[int(cut.argmax())]["id"]
-            _log.warning(
-                "%s: %d of %d %ss cut to %d tokens, the first of them %s",
-                split, count, len(table), kind, limit, first,
-            )  # fmt: skip
+        writer = _ShardWriter(layout, split, tokenization, tuple(kinds), cap)
+        shards = _shards(layout, members, split, whole_files=cap is not None)
+        build_folder(folder, shards, writer.write, f"tokenizing {split}")
+    files = sorted(folder.glob("*.arrow"))
+    table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in files])
+    _warn_of_cuts(table, split, tokenization)
+    _warn_of_repeats(table, split)
     return table
 
 
-def values(table: datasets.Dataset, column: str) -> np.ndarray:
-    """Give a column of numbers of a whole table, int64 [rows]."""
+def int_column(table: datasets.Dataset, column: str) -> np.ndarray:
+    """Return a column of numbers, int64 [rows]."""
     return table.data.column(column).to_numpy().astype(np.int64)
 
 
-def _write(
-    path: Path,
-    layout: Layout,
-    members: Mapping[int, Dataset],
-    split: str,
-    tokenization: Tokenization,
-    cap: int | None,
-) -> None:
-    repeated = RepeatedIds()
-    schema = _COLUMNS.arrow_schema
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for index, dataset in members.items():
-            examples = layout.read(dataset.task, split, dataset.language)
-            position = 0
-            for batch in _batches(_capped(repeated.watch(examples), cap)):
-                rows = _rows(batch, index, dataset, position, tokenization)
-                writer.write_table(pa.table(rows, schema=schema))
-                position += len(batch)
-    if repeated.first:
-        _log.warning(
-            "%s: %d lines in %d files have the id of an earlier line of their file, first %s that of %s; all "
-            "are kept, as lines are told apart by their number",
-            split, repeated.count, repeated.files, *repeated.first,
-        )  # fmt: skip
+@dataclass(frozen=True)
+class _Piece:
+    """Lines of one dataset's file. `index` is the dataset's in the mixture's list."""
+
+    index: int
+    dataset: Dataset
+    span: Span
 
 
-def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+def _shards(
+    layout: Layout, members: Mapping[int, Dataset], split: str, whole_files: bool
+) -> list[list[_Piece]]:
+    """Share out the lines of a split into shards of about SHARD_BYTES."""
+    shards, size = [[]], 0
+    for index, dataset in members.items():
+        path = layout.path(dataset.task, split, dataset.language)
+        bytes_ = path.stat().st_size
+        spans = [WHOLE_FILE] if whole_files or bytes_ <= SHARD_BYTES else split_lines(path, SHARD_BYTES)
+        for span in spans:
+            if size >= SHARD_BYTES:
+                shards.append([])
+                size = 0
+            shards[-1].append(_Piece(index, dataset, span))
+            size += bytes_ // len(spans)
+    return shards
+
+
+@dataclass(frozen=True)
+class _ShardWriter:
+    layout: Layout
+    split: str
+    tokenization: Tokenization
+    kinds: tuple[str, ...]
+    cap: int | None
+
+    def write(self, path: Path, shard: Sequence[_Piece]) -> None:
+        """Write the rows of a shard, as they are read, so that neither has to fit in memory."""
+        schema = _COLUMNS.arrow_schema
+        with atomic_file(path) as file, pa.ipc.new_stream(file, schema) as stream:
+            for batch in _batches(self._examples(shard)):
+                stream.write_table(pa.table(self._columns(batch), schema=schema))
+
+    def _examples(self, shard: Sequence[_Piece]) -> Iterator[tuple[_Piece, int, Example]]:
+        for piece in shard:
+            examples = self.layout.read(piece.dataset.task, self.split, piece.dataset.language, piece.span)
+            chosen = examples if self.cap is None else _lowest_hashes(examples, self.cap)
+            for position, example in enumerate(chosen, start=piece.span.line - 1):
+                yield piece, position, example
+
+    def _columns(self, batch: Sequence[tuple[_Piece, int, Example]]) -> dict[str, Sequence]:
+        pieces, positions, examples = zip(*batch, strict=True)
+        described = [piece.dataset.describe(example, self.kinds) for piece, _, example in batch]
+        inputs, input_cut = self.tokenization.inputs([example.input for example in examples])
+        targets, target_cut = self.tokenization.targets([example.target for example in examples])
+        return {
+            "id": [example.id for example in examples],
+            "dataset": [piece.index for piece in pieces],
+            "position": positions,
+            "features": [[f"{kind}:{name}" for kind, name in one.items()] for one in described],
+            "target": [example.target for example in examples],
+            "input_ids": inputs,
+            "target_ids": targets,
+            "input_length": [len(ids) for ids in inputs],
+            "target_length": [len(ids) for ids in targets],
+            "input_cut": input_cut,
+            "target_cut": target_cut,
+            "own_id_hash": [_own_id_hash(example) for example in examples],
+        }
+
+
+def _batches(
+    examples: Iterable[tuple[_Piece, int, Example]],
+) -> Iterator[list[tuple[_Piece, int, Example]]]:
     batch, characters = [], 0
-    for example in examples:
-        batch.append(example)
-        characters += len(example.input) + len(example.target)
+    for one in examples:
+        batch.append(one)
+        characters += len(one[-1].input) + len(one[-1].target)
         if characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -193,67 +194,41 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _rows(
-    examples: Sequence[Example], index: int, dataset: Dataset, position: int, tokenization: Tokenization
-) -> dict[str, Sequence]:
-    """Give the columns of some examples of a dataset, the first of which stands at `position`."""
-    described = [dataset.describe(example, tokenization.kinds) for example in examples]
-    inputs, input_cut = tokenization.inputs([example.input for example in examples])
-    targets, target_cut = tokenization.targets([example.target for example in examples])
-    return {
-        "id": [example.id for example in examples],
-        "dataset": [index] * len(examples),
-        "position": range(position, position + len(examples)),
-        "features": [[f"{kind}:{value}" for kind, value in one.items()] for one in described],
-        "target": [example.target for example in examples],
-        "input_ids": inputs,
-        "target_ids": targets,
-        "input_length": [len(ids) for ids in inputs],
-        "target_length": [len(ids) for ids in targets],
-        "input_cut": input_cut,
-        "target_cut": target_cut,
-    }
-
-
-def _capped(examples: Iterable[Example], cap: int | None) -> Iterable[Example]:
-    """Give all examples, or the `cap` whose ids hash lowest, in their own order."""
-    if cap is None:
-        return examples
+def _lowest_hashes(examples: Iterable[Example], count: int) -> list[Example]:
+    """Return the examples whose ids have the lowest hashes, in their own order."""
     keyed = (
         (hashlib.blake2b(example.id.encode()).digest(), number, example)
         for number, example in enumerate(examples)
     )
-    lowest = heapq.nsmallest(cap, keyed)
-    return [example for _, _, example in sorted(lowest, key=lambda one: one[1])]
+    return [example for *_, example in sorted(heapq.nsmallest(count, keyed), key=lambda one: one[1])]
 
 
-def _address(
-    layout: Layout, members: Mapping[int, Dataset], split: str, tokenization: Tokenization, cap: int | None
-) -> str:
-    code = [Path(module.__file__).read_bytes() for module in (tasks, languages, layouts, mixtures)]
-    code.append(Path(__file__).read_bytes())
-    made_from = {
-        "files": layout.fingerprint(layout.path(one.task, split, one.language) for one in members.values()),
-        "datasets": [(index, one.attributes) for index, one in members.items()],
-        "tokenizer": tokenization.fingerprint,
-        "is_encoder_decoder": tokenization.is_encoder_decoder,
-        "kinds": tokenization.kinds,
-        "lengths": (tokenization.max_input_length, tokenization.max_target_length),
-        "cap": cap,
-        "code": [hashlib.sha256(text).hexdigest() for text in code],
-    }
-    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+def _own_id_hash(example: Example) -> int:
+    own = next((example.attributes[key] for key in _ID_KEYS if key in example.attributes), example.id)
+    key = f"{example.id.rpartition('/')[0]}\0{own}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), signed=True)
 
 
-def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    if tokenizer.is_fast:
-        # How the last call padded and cut stands in the saved file, and is no part of what it is.
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.no_truncation()
-    total = hashlib.sha256()
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return total.hexdigest()
+def _warn_of_cuts(table: datasets.Dataset, split: str, tokenization: Tokenization) -> None:
+    for what, limit in ("input", tokenization.max_input_length), ("target", tokenization.max_target_length):
+        cut = int_column(table, f"{what}_cut")
+        if count := int(cut.sum()):
+            _log.warning(
+                "%s: %d of %d %ss cut to %d tokens, the first of them %s",
+                split, count, len(table), what, limit, table[int(cut.argmax())]["id"],
+            )  # fmt: skip
+
+
+def _warn_of_repeats(table: datasets.Dataset, split: str) -> None:
+    hashes = int_column(table, "own_id_hash")
+    order = np.argsort(hashes, kind="stable")
+    repeats = order[1:][hashes[order][1:] == hashes[order][:-1]]
+    if not len(repeats):
+        return
+    later = int(repeats.min())
+    earlier = int(np.flatnonzero(hashes == hashes[later])[0])
+    _log.warning(
+        "%s: %d lines in %d files have the id of an earlier line of their file, first %s that of %s; all are "
+        "kept, as lines are told apart by their number",
+        split, len(repeats), len({*int_column(table, "dataset")[repeats]}), *table[[later, earlier]]["id"],
+    )  # fmt: skip

@@ -21,7 +21,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
 from flix_lightning.data.jsonl import get_string
 from flix_lightning.data.mixture_config import SHARED
-from flix_lightning.data.tokenized import Tokenization
+from flix_lightning.data.tokenization import Tokenization
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
 from flix_lightning.runs.trained import TrainedRun
@@ -101,7 +101,7 @@ class Predictor:
     ):
         self._run, self._asked = run, checkpoint
         lengths = run.cfg.data.max_input_length, run.cfg.data.max_target_length
-        self._tokenization = Tokenization(base.tokenizer, base.is_encoder_decoder, (), *lengths)
+        self._tokenization = Tokenization(base.tokenizer, base.is_encoder_decoder, *lengths)
         self._collator = Collator.of(base.tokenizer, base.is_encoder_decoder)
         self._generate = Generator(base, adapter, run.cfg.data.max_target_length)
         self._fabric, self.batch_size = fabric, batch_size

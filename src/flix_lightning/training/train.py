@@ -26,7 +26,7 @@ from flix_lightning.common.files import write_atomic
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
-from flix_lightning.data.tokenized import DECODER_ONLY_SEPARATOR
+from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR
 from flix_lightning.models import base as models
 from flix_lightning.models import vocabulary
 from flix_lightning.models.base import Base
