@@ -29,16 +29,11 @@ def test_command_lists_what_there_is_and_what_is_lacking(monkeypatch, capsys):
 )
 def test_command_shows_the_files_own_lines(monkeypatch, capsys, lines, task, language):
     command(monkeypatch, task, language, "--split", "test", "--count", "3")
-    text, shown, decoder = capsys.readouterr().out, [], json.JSONDecoder()
-    while text := text.strip():
-        sample, end = decoder.raw_decode(text)
-        shown.append(sample)
-        text = text[end:]
-    written = [
-        {key: value for key, value in line.items() if key not in ("example_id", "language")}
-        for line in lines[task, language, "test"][:3]
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    written = lines[task, language, "test"][:3]
+    assert shown == [
+        {key: line[key] for key in line if key not in ("example_id", "language")} for line in written
     ]
-    assert shown == written
 
 
 @pytest.mark.parametrize(

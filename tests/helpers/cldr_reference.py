@@ -18,20 +18,9 @@ SIZES = {"train": 20, "validation": 5, "test": 5}
 
 LOCALE_DATA = Path(babel.__file__).parent / "locale-data"
 CURRENCIES = "USD EUR GBP JPY INR CNY NGN KES ZAR EGP CHF CAD".split()
-UNITS = {
-    "kilogram": "mass",
-    "gram": "mass",
-    "kilometer": "length",
-    "meter": "length",
-    "centimeter": "length",
-    "liter": "volume",
-    "hour": "duration",
-    "minute": "duration",
-    "second": "duration",
-    "day": "duration",
-    "week": "duration",
-    "year": "duration",
-}
+KINDS = {"mass": "kilogram gram", "length": "kilometer meter centimeter", "volume": "liter"}
+KINDS["duration"] = "hour minute second day week year"
+UNITS = {unit: kind for kind, units in KINDS.items() for unit in units.split()}
 
 # What the design says of CLDR.
 ABSENT = {"bbj", "mos", "gbm", "hne", "mwr"}

@@ -4,9 +4,9 @@ Without a language, list the languages of the task, and those that CLDR lacks wi
 """
 
 import argparse
+import json
 
 from rich import print as rich_print
-from rich import print_json
 
 from flix_lightning.cldr.benchmark import APPENDIX_B, datasets, examples, missing_languages
 from flix_lightning.common.errors import UserError
@@ -32,7 +32,7 @@ def main() -> None:
         except UserError as error:
             parser.error(str(error))
         for example in found:
-            print_json(data=example, ensure_ascii=False)
+            print(json.dumps(example, ensure_ascii=False))
     else:
         reason = missing_languages(options.task).get(
             options.language, "not a language of this task in the paper"
