@@ -121,6 +121,13 @@ def test_a_cut_model_reads_and_says_the_same_of_the_texts(family, tmp_path):
     assert call(DATA[:1], "others") != folder
 
 
+def test_a_new_version_of_the_code_makes_the_model_anew(tmp_path, monkeypatch):
+    whole = str(FAMILIES["gpt2"].save(tmp_path / "whole"))
+    folder = vocabulary.cut(whole, "main", "float32", DATA, "these", tmp_path)
+    monkeypatch.setattr(vocabulary, "VERSION", vocabulary.VERSION + 1)
+    assert vocabulary.cut(whole, "main", "float32", DATA, "these", tmp_path) != folder
+
+
 def test_a_run_on_the_vocabulary_of_its_data(tiny, tmp_path):
     folder = CASES["gemma3"].save(FAMILIES["gemma3"], tmp_path / "whole")
     overrides = [f"model.pretrained={folder}", "trainer.max_steps=2", "flix.controls=[]"]

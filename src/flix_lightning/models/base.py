@@ -19,7 +19,7 @@ from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
 
-#: Bases that the package carries.
+#: Bases in the package: name -> folder.
 BUILT_IN = {"cldr-base": Path(__file__).parents[1] / "cldr" / "base"}
 
 
@@ -33,27 +33,27 @@ class Base:
 
     @property
     def decoder_start(self) -> list[int]:
-        """Ids that an encoder-decoder's decoder reads before every target; none for a decoder-only model.
+        """The ids that the decoder of an encoder-decoder reads before every target; else none.
 
-        The start token, then the one that the checkpoint forces to come first (BART: `<s>`), as it was
-        pretrained with both. Raises UserError where it names no start.
+        They are the start token and, if the checkpoint forces one, the first token (BART's `<s>`), as in
+        pretraining. Raises UserError if the checkpoint names no start token.
         """
         if not self.is_encoder_decoder:
             return []
-        said = self.model.generation_config
-        if said.decoder_start_token_id is None:
+        config = self.model.generation_config
+        if config.decoder_start_token_id is None:
             raise UserError(
                 f"{self.model.name_or_path}: neither config.json nor generation_config.json has a "
                 "decoder_start_token_id, the token that the decoder starts with"
             )
-        forced = [] if said.forced_bos_token_id is None else [said.forced_bos_token_id]
-        return [said.decoder_start_token_id, *forced]
+        forced = [] if config.forced_bos_token_id is None else [config.forced_bos_token_id]
+        return [config.decoder_start_token_id, *forced]
 
 
 def fingerprint(pretrained: str, revision: str) -> str:
-    """What the weights are: SHA-256 over a folder's files; name and revision of a model on a hub.
+    """Identify the weights: the SHA-256 of a folder's files, or a hub model's name and revision.
 
-    Raises UserError when `pretrained` looks like a folder and is not there.
+    Raises UserError if `pretrained` looks like a folder and does not exist.
     """
     source = _source(pretrained)
     if not source.is_dir():
@@ -70,58 +70,54 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
 
     Args:
         pretrained: a name in BUILT_IN, a folder, or a name on Hugging Face's hub.
-        revision: the hub's branch, tag or commit; of no use for a folder.
+        revision: the hub's branch, tag or commit; a folder has none.
         dtype: the weights' type, as torch names it (`float32`, `bfloat16`).
 
     Raises:
-        UserError: no such folder or model, or one that cannot be read or generate text.
+        UserError: there is no such folder or model, it cannot be read, or it does not generate text.
     """
-    source = str(_source(pretrained))
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+    torch_dtype = getattr(torch, dtype, None)
+    if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
         raise UserError(f"model.dtype is {dtype!r}; a torch type such as float32 or bfloat16 is needed")
-    # Weights are data, in safetensors or as torch's `weights_only` reads them; none bring code of their own.
-    place = {
-        "pretrained_model_name_or_path": source,
-        "revision": revision,
-        "trust_remote_code": False,
-    }
+    # Only data is read, as safetensors or by torch's `weights_only`: no code that comes with a model runs.
+    source = {"revision": revision, "trust_remote_code": False}
+    source["pretrained_model_name_or_path"] = str(_source(pretrained))
     try:
-        config = AutoConfig.from_pretrained(**place)
-        tokenizer = AutoTokenizer.from_pretrained(**place)
-        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, report = family.from_pretrained(
-            **place, dtype=kind, weights_only=True, output_loading_info=True
+        config = AutoConfig.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, report = auto_class.from_pretrained(
+            **source, dtype=torch_dtype, weights_only=True, output_loading_info=True
         )
-    except Exception as error:  # transformers raises what the hub, the files and their parsers raise
+    except Exception as error:  # transformers passes on what the hub, the files and their parsers raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"model.pretrained={pretrained} cannot be loaded ({type(error).__name__}: {reason}); "
             f"give {', '.join(BUILT_IN)}, a folder, or a model's name on the hub"
         ) from error
-    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
+    if missing := sorted(report["missing_keys"]):  # transformers gives these random values
         raise UserError(
             f"model.pretrained={pretrained} lacks {len(missing)} weights of {type(model).__name__}, among "
-            f"them {missing[0]}: it is no whole model that generates text"
+            f"them {missing[0]}: it is not a complete model that generates text"
         )
     if (tokenizer.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
-        tokenizer.pad_token = tokenizer.eos_token  # nothing attends to padding, but it must be readable
+        tokenizer.pad_token = tokenizer.eos_token  # nothing attends to padding, but it needs an embedding
     model.generation_config = _greedy(model.generation_config, tokenizer)
     use_onednn(model)
     return Base(model.eval(), tokenizer, bool(config.is_encoder_decoder))
 
 
-def _greedy(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Plain greedy generation up to the token that targets end in.
+def _greedy(checkpoint: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Return plain greedy generation up to the token that targets end in.
 
-    Of what the checkpoint says, only how its decoder starts is kept: the rest may sample, search, forbid to
-    repeat, or end in other tokens (a chat model's), none of which training knows of.
+    The checkpoint decides only how its decoder starts. Its other settings (sampling, beams, forbidden
+    repeats, a chat model's other end tokens) are unknown to training.
     """
-    start = said.decoder_start_token_id
+    start = checkpoint.decoder_start_token_id
     return GenerationConfig(
-        decoder_start_token_id=said.bos_token_id if start is None else start,
-        forced_bos_token_id=said.forced_bos_token_id,
-        bos_token_id=said.bos_token_id,
+        decoder_start_token_id=checkpoint.bos_token_id if start is None else start,
+        forced_bos_token_id=checkpoint.forced_bos_token_id,
+        bos_token_id=checkpoint.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -129,7 +125,7 @@ def _greedy(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> Gener
 
 def _source(pretrained: str) -> Path:
     source = BUILT_IN.get(pretrained, Path(pretrained))
-    # A name on a hub is `name` or `owner/name`; anything else can only be meant as a folder.
+    # A hub's name is `name` or `owner/name`; anything else can only be a folder.
     if not source.is_dir() and (source.is_absolute() or pretrained.startswith(".") or len(source.parts) > 2):
         raise UserError(f"model.pretrained={pretrained}: no such folder")
     return source

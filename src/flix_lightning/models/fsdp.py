@@ -1,4 +1,4 @@
-"""A base model whose layers are spread over the devices, for one that is too large to be on each."""
+"""A base model whose layers are sharded over the devices, if it is too large for each."""
 
 import logging
 
@@ -14,31 +14,27 @@ log = logging.getLogger(__name__)
 
 
 class ShardedStrategy(DDPStrategy):
-    """DDP of the adapter, which every device has whole, over a base of which each has a part (FSDP2).
+    """DDP of the adapter, which every device holds, over a base that is sharded by FSDP2.
 
-    A layer's weights are gathered from all devices when it runs, and let go after it. Embeddings and the
-    head, which would be gathered all the time, stay whole. As the pools do too, they may be of another type
-    than the base, and a checkpoint is that of one device.
+    A layer's weights are gathered when it runs, and freed after it. Embeddings and the head stay whole: they
+    would be gathered all the time. As the pools stay whole too, they may have another type than the base, and
+    a checkpoint is the same as on one device.
     """
 
     def model_to_device(self) -> None:
-        """Spread the layers, one after another, so that no device ever holds all; move what is left."""
+        """Shard the layers one by one, so that no device ever holds all of them; move the rest."""
         model, pools = self.lightning_module.model, set(self.lightning_module.adapter.parameters())
         layers = find_layers(model, "trainer=fsdp")
         if not isinstance(layers[0], FSDPModule):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
             for layer in layers:
                 fully_shard(layer, mesh=mesh, ignored_params=pools)
-            # Generation goes on until all processes are done, as each needs the others' parts.
+            # Makes `generate` go on until all processes are done, as each needs the others' shards.
             model._is_fsdp_managed_module = True
-            parts = [part for layer in layers for part in layer.parameters() if part not in pools]
-            log.info(
-                "%d layers are spread over %d devices: each holds %s of their %s parameters",
-                len(layers),
-                self.world_size,
-                f"{sum(part.to_local().numel() for part in parts):,}",
-                f"{sum(part.numel() for part in parts):,}",
-            )
-        spread = [name for name, part in self.model.named_parameters() if isinstance(part, DTensor)]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, spread)
+            shards = [shard for layer in layers for shard in layer.parameters() if shard not in pools]
+            own, total = sum(one.to_local().numel() for one in shards), sum(one.numel() for one in shards)
+            message = "%d layers are sharded over %d devices: each holds %s of their %s parameters"
+            log.info(message, len(layers), self.world_size, f"{own:,}", f"{total:,}")
+        sharded = [name for name, weight in self.model.named_parameters() if isinstance(weight, DTensor)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, sharded)
         super().model_to_device()

@@ -15,19 +15,18 @@ log = logging.getLogger(__name__)
 
 
 def ensure(package: str, licence: str, root: str) -> Path:
-    """The folder with a package's model as safetensors, converted on first use; says the model's licence.
+    """Return the folder with a package's model as safetensors, converted on first use; log its licence.
 
-    Whole or not at all, so that two processes may ask at once and a killed one leaves nothing.
+    Several processes may ask at once, and a killed one leaves nothing.
 
     Args:
-        package: a module with `MODEL_NAME`, `EXPECTED_SHA256` and `assemble(path)`, which puts the GGUF file
-            of that name and hash together from the package's parts. Its own name ends in `_gguf`: none other
-            is imported because a config says so.
+        package: a module with `MODEL_NAME`, `EXPECTED_SHA256` and `assemble(path)`, which writes the GGUF
+            file from the package's parts. Its name must end in `_gguf`: a config can import no other.
         licence: one line on the terms of the model.
-        root: folder under which the model's own is written, named by the hash.
+        root: the folder for all such models; the model's own is named by its hash.
 
     Raises:
-        UserError: the package is called otherwise, is not installed, or its file is broken.
+        UserError: the package has another name, is not installed, or its file is broken.
     """
     if not re.fullmatch(r"\w+_gguf", str(package)):
         raise UserError(f"package={package!r} carries no model: the name of one that does ends in _gguf")
@@ -46,17 +45,11 @@ def ensure(package: str, licence: str, root: str) -> Path:
         with atomic_folder(folder) as draft:
             try:
                 gguf = carrier.assemble(draft / carrier.MODEL_NAME)
-            except (FileNotFoundError, ValueError) as error:  # parts missing, or another hash
+            except (FileNotFoundError, ValueError) as error:  # a part is missing, or the hash differs
                 raise UserError(f"{package}: {error}; install it again") from error
-            convert(gguf, draft)
+            source = {"pretrained_model_name_or_path": draft, "gguf_file": gguf.name}
+            options = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+            AutoModelForCausalLM.from_pretrained(**source, **options).save_pretrained(draft)
+            AutoTokenizer.from_pretrained(**source).save_pretrained(draft)
             gguf.unlink()
     return folder
-
-
-def convert(gguf: Path, folder: Path) -> None:
-    """Write the decoder-only model of a GGUF file into `folder`: bfloat16 safetensors, and its tokenizer."""
-    place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    whole = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=whole)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**place).save_pretrained(folder)

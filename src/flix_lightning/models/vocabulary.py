@@ -1,4 +1,4 @@
-"""A base model with the tokens alone that some texts use: a large vocabulary costs memory and time."""
+"""A base model whose vocabulary is cut to that of some texts: a large one costs memory and time."""
 
 import hashlib
 import json
@@ -18,97 +18,87 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder
 from flix_lightning.models import base as models
 
+#: The name of a cut model's folder depends on it. Raise it when the code below writes another model.
+VERSION = 1
+
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_ID = re.compile(r"_token_(id|index)$")
+_TOKEN_ID = re.compile(r"_token_(id|index)$")
 _BATCH = 1024  # texts tokenised at once
 
 
-def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], known_by: str, root: Path) -> Path:
-    """The folder with a base model whose vocabulary is cut to `texts`, made on first use.
+def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], key: str, root: Path) -> Path:
+    """Return the folder with a base model whose vocabulary is cut to `texts`, made on first use.
 
-    Kept are the tokens of the texts and every token that is merged on the way to them, so that the texts
-    are tokenised as before; special tokens; and single bytes, so that other texts can be tokenised at all.
-    Logits of what is kept are the model's own.
+    It keeps the tokens of the texts and all tokens that are merged on the way to them, so the texts are
+    tokenised as before; special tokens; and single bytes, so that other texts can be tokenised at all. The
+    logits of these tokens stay the same.
 
     Args:
         pretrained, revision, dtype: see `flix_lightning.models.base.load`.
-        texts: all that is to be read or written; gone through only when the folder is not there.
-        known_by: a fingerprint of the texts.
-        root: folder under which the model's own is written, named by a hash of these but the texts.
+        texts: all inputs and targets; read only if the folder does not exist.
+        key: a fingerprint of the texts.
+        root: the folder for all such models; the model's own is named by a hash.
 
     Raises:
         UserError: the model cannot be loaded, or its tokenizer is neither BPE nor Unigram.
     """
-    made_from = [models.fingerprint(pretrained, revision), dtype, Path(__file__).read_text(), known_by]
-    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
-    folder = root / f"{Path(pretrained).name}-cut-{digest}"
+    parts = json.dumps([models.fingerprint(pretrained, revision), dtype, VERSION, key])
+    folder = root / f"{Path(pretrained).name}-cut-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"
     if not folder.is_dir():
         base = models.load(pretrained, revision, dtype)
         if not base.tokenizer.is_fast:
-            raise UserError(
-                f"model.vocabulary=data: {pretrained} has a tokenizer without a vocabulary to cut"
-            )
-        kept = _kept(base, texts)
-        new = {old: place for place, old in enumerate(kept)}
-        tokenizer = cut_tokenizer(base.tokenizer, new)
-        cut_model(base.model, new)
+            raise UserError(f"model.vocabulary=data: the tokenizer of {pretrained} has no vocabulary to cut")
+        new_ids = {old: new for new, old in enumerate(_kept_ids(base, texts))}
+        tokenizer = cut_tokenizer(base.tokenizer, new_ids)
+        cut_model(base.model, new_ids)
         with atomic_folder(folder) as draft:
             base.model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
     return folder
 
 
-def _kept(base: models.Base, texts: Iterable[str]) -> list[int]:
-    """The ids to keep, in order."""
+def _kept_ids(base: models.Base, texts: Iterable[str]) -> list[int]:
     backend = json.loads(base.tokenizer.backend_tokenizer.to_str())
     vocabulary = _vocabulary(backend)
     used = {*base.tokenizer.all_special_ids, *base.decoder_start}
     for config in (*_configs(base.model), base.model.generation_config):
-        used.update(id for ids in _ids(config).values() for id in ids)
+        used.update(id for ids in _token_ids(config).values() for id in ids)
     unread = iter(texts)
     while batch := list(islice(unread, _BATCH)):
-        for ids in base.tokenizer(batch, verbose=False)["input_ids"]:
-            used.update(ids)
-    letters = (
-        pre_tokenizers.ByteLevel.alphabet() if "ByteLevel" in json.dumps(backend["pre_tokenizer"]) else []
-    )
+        used.update(id for ids in base.tokenizer(batch, verbose=False)["input_ids"] for id in ids)
+    is_byte_level = "ByteLevel" in json.dumps(backend["pre_tokenizer"])
+    letters = pre_tokenizers.ByteLevel.alphabet() if is_byte_level else []
     used.update(id for token, id in vocabulary.items() if _BYTE.fullmatch(token) or token in letters)
-    names = {id: token for token, id in vocabulary.items()}
     parts = defaultdict(set)
     for left, right in backend["model"].get("merges", []):
         parts[vocabulary[left + right]] |= {vocabulary[left], vocabulary[right]}
-    found, waiting = set(), {id for id in used if id in names}
+    kept, waiting = set(), used & set(vocabulary.values())
     while waiting:
-        found |= waiting
-        waiting = {part for id in waiting for part in parts[id]} - found
-    return sorted(id for id in found if id < base.model.get_input_embeddings().num_embeddings)
+        kept |= waiting
+        waiting = {part for id in waiting for part in parts[id]} - kept
+    return sorted(id for id in kept if id < base.model.get_input_embeddings().num_embeddings)
 
 
-def cut_tokenizer(tokenizer: PreTrainedTokenizerFast, new: Mapping[int, int]) -> PreTrainedTokenizerFast:
-    """The tokenizer with the tokens alone whose id is in `new` (old id -> new id, from 0 on, in order).
+def cut_tokenizer(tokenizer: PreTrainedTokenizerFast, new_ids: Mapping[int, int]) -> PreTrainedTokenizerFast:
+    """Return the tokenizer with only the tokens in `new_ids` (old id -> new id, from 0 on, in order).
 
-    Raises UserError for another kind than BPE and Unigram.
+    Raises UserError if it is neither BPE nor Unigram.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     model = backend["model"]
     if model["type"] == "BPE":
-        model["vocab"] = {token: new[id] for token, id in model["vocab"].items() if id in new}
-        known = model["vocab"]
-        model["merges"] = [
-            [left, right]
-            for left, right in model["merges"]
-            if left in known and right in known and left + right in known
-        ]
+        known = {token: new_ids[id] for token, id in model["vocab"].items() if id in new_ids}
+        merges = [pair for pair in model["merges"] if known.keys() >= {*pair, "".join(pair)}]
+        model.update(vocab=known, merges=merges)
     elif model["type"] == "Unigram":
-        model["vocab"] = [entry for id, entry in enumerate(model["vocab"]) if id in new]
-        model["unk_id"] = new.get(model["unk_id"])
+        model["vocab"] = [entry for id, entry in enumerate(model["vocab"]) if id in new_ids]
+        model["unk_id"] = new_ids.get(model["unk_id"])
     else:
         raise UserError(f"model.vocabulary=data needs a BPE or Unigram tokenizer, and not {model['type']}")
-    backend["added_tokens"] = [
-        {**token, "id": new[token["id"]]} for token in backend["added_tokens"] if token["id"] in new
-    ]
-    ids = {token: new[id] for token, id in tokenizer.get_vocab().items() if id in new}
-    _renumber_processor(backend["post_processor"], ids)
+    added = [token for token in backend["added_tokens"] if token["id"] in new_ids]
+    backend["added_tokens"] = [{**token, "id": new_ids[token["id"]]} for token in added]
+    ids = {token: new_ids[id] for token, id in tokenizer.get_vocab().items() if id in new_ids}
+    _renumber(backend["post_processor"], ids)
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
         clean_up_tokenization_spaces=False,
@@ -118,52 +108,47 @@ def cut_tokenizer(tokenizer: PreTrainedTokenizerFast, new: Mapping[int, int]) ->
 
 
 def _vocabulary(backend: Mapping[str, Any]) -> dict[str, int]:
-    """Token -> id, added tokens too."""
     vocabulary = backend["model"]["vocab"]
-    if isinstance(vocabulary, list):
+    if isinstance(vocabulary, list):  # Unigram's
         vocabulary = {token: id for id, (token, _) in enumerate(vocabulary)}
     return vocabulary | {token["content"]: token["id"] for token in backend["added_tokens"]}
 
 
-def _renumber_processor(processor: dict[str, Any] | None, ids: Mapping[str, int]) -> None:
+def _renumber(processor: dict[str, Any] | None, ids: Mapping[str, int]) -> None:
+    """Give the special tokens of a post-processor their new ids, in place."""
     if processor is None:
         return
     for part in processor.get("processors", []):
-        _renumber_processor(part, ids)
-    if "special_tokens" in processor:  # that a template may put in; those it does are in every text, so kept
-        known = {
-            key: token
-            for key, token in processor["special_tokens"].items()
-            if ids.keys() >= {*token["tokens"]}
-        }
+        _renumber(part, ids)
+    if "special_tokens" in processor:  # a template may name more than it adds; what it adds was kept
+        templates = processor["special_tokens"].items()
+        known = {key: one for key, one in templates if ids.keys() >= {*one["tokens"]}}
         processor["special_tokens"] = known
         for token in known.values():
             token["ids"] = [ids[name] for name in token["tokens"]]
-    for role in ("sep", "cls"):  # RoBERTa's
-        if role in processor:
-            processor[role] = [processor[role][0], ids[processor[role][0]]]
+    for role in {"sep", "cls"} & processor.keys():  # RoBERTa's
+        processor[role] = [processor[role][0], ids[processor[role][0]]]
 
 
 @torch.no_grad()
-def cut_model(model: PreTrainedModel, new: Mapping[int, int]) -> None:
-    """Leave of the embeddings, in and out, the rows whose id is in `new`; renumber what names ids."""
-    kept = torch.tensor(list(new))
+def cut_model(model: PreTrainedModel, new_ids: Mapping[int, int]) -> None:
+    """Keep only the rows in `new_ids` of the embeddings, in and out; renumber the ids in the configs."""
+    kept = torch.tensor(list(new_ids))
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     for part in (embeddings, head):
         part.weight = nn.Parameter(part.weight[kept].clone())
-    embeddings.num_embeddings = head.out_features = len(new)
-    embeddings.padding_idx = new.get(embeddings.padding_idx)
+    embeddings.num_embeddings = head.out_features = len(new_ids)
+    embeddings.padding_idx = new_ids.get(embeddings.padding_idx)
     if head.bias is not None:
         head.bias = nn.Parameter(head.bias[kept].clone())
     if hasattr(model, "final_logits_bias"):  # BART's
         model.final_logits_bias = model.final_logits_bias[:, kept]
     for config in _configs(model):
-        config.vocab_size = len(new)
+        config.vocab_size = len(new_ids)
     for config in (*_configs(model), model.generation_config):
-        for name, ids in _ids(config).items():
-            renumbered = [new[id] for id in ids if id in new]
-            whole = isinstance(getattr(config, name), list)
-            setattr(config, name, renumbered if whole else next(iter(renumbered), None))
+        for name, ids in _token_ids(config).items():
+            new = [new_ids[id] for id in ids if id in new_ids]
+            setattr(config, name, new if isinstance(getattr(config, name), list) else next(iter(new), None))
     model.tie_weights()
 
 
@@ -172,9 +157,9 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     return [model.config] if text is model.config else [model.config, text]
 
 
-def _ids(config: PreTrainedConfig | GenerationConfig) -> dict[str, list[int]]:
-    """Setting -> the token ids that it names."""
-    named = {name: value for name, value in config.to_dict().items() if _ID.search(name)}
+def _token_ids(config: PreTrainedConfig | GenerationConfig) -> dict[str, list[int]]:
+    """Return the token ids that each setting names."""
+    named = {name: value for name, value in config.to_dict().items() if _TOKEN_ID.search(name)}
     return {
         name: value if isinstance(value, list) else [value]
         for name, value in named.items()
