@@ -4,8 +4,6 @@ The page is `<output>/dashboard.html` unless `out` says another. The keys are th
 that the runs were made with, without a sweep and seeds: the tables are of every seed that is there.
 """
 
-import logging
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +14,7 @@ from flix_lightning.common.errors import UserError
 OUT = "out="
 
 
-def main(arguments: list[str], console: Console) -> None:
+def main(arguments: list[str]) -> None:
     """Write the page and print where it is; nothing is trained.
 
     Raises:
@@ -32,14 +30,11 @@ def main(arguments: list[str], console: Console) -> None:
     output = Path(cfg.output)
     places = [Path(one.removeprefix(OUT)) for one in arguments if one.startswith(OUT)]
     place = places[-1] if places else output / "dashboard.html"
-    with console.status("Looking for the runs of every table"):  # some twenty seconds
+    with Console(stderr=True).status("Looking for the runs of every table"):  # some twenty seconds
         html = page(output, overrides)
     write_atomic(place, html)
     print(f"{place}: open it in a browser, or send it to somebody; it needs nothing else")
 
 
 if __name__ == "__main__":
-    cli.quiet_libraries()
-    logging.disable(logging.WARNING)  # each run has said what its data lacks
-    with cli.errors_as_lines():
-        main(sys.argv[1:], Console(stderr=True))
+    cli.plain_main(main, __doc__)

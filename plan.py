@@ -3,19 +3,17 @@
 The arguments are those of `python train.py -m`; without a sweep, all of the paper's tables and figures.
 """
 
-import logging
-import sys
-
 from rich.console import Console
 
 from flix_lightning.common import cli
 
 
-def main(overrides: list[str], console: Console) -> None:
+def main(overrides: list[str]) -> None:
     """Print what the overrides come to; nothing is trained."""
     from flix_lightning.reports import plan as schedule
     from flix_lightning.runs.plan import plan_all
 
+    console = Console()
     named = any(override.startswith("+sweeps=") for override in overrides)
     sweeps = [[]] if named else [[f"+sweeps={name}"] for name in cli.paper_sweeps()]
     with console.status("Resolving the sweeps"):  # for all of them some twenty seconds
@@ -26,7 +24,4 @@ def main(overrides: list[str], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    cli.quiet_libraries()
-    logging.disable(logging.WARNING)  # each run will say what its data lacks
-    with cli.errors_as_lines():
-        main(sys.argv[1:], Console())
+    cli.plain_main(main, __doc__)

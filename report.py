@@ -3,8 +3,6 @@
 The arguments are those of `python train.py -m`, so that the table is made of the very runs of that sweep.
 """
 
-import logging
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -16,19 +14,20 @@ from flix_lightning.reports import render
 FLAG = "--if-finished"  # print the table only when all of its runs are there
 
 
-def main(overrides: list[str], if_finished: bool) -> int:
+def main(arguments: list[str]) -> int:
     """Print and save the table that the sweep names.
 
-    Returns 3 when one of its runs is not finished: with `if_finished`, nothing is printed then.
+    Returns 3 when one of its runs is not finished; with `--if-finished`, nothing is printed then.
     """
     from flix_lightning.reports.tables import TABLES, make
     from flix_lightning.runs import finished
     from flix_lightning.runs.plan import plan_all
 
+    overrides = [one for one in arguments if one != FLAG]
     cfgs = cli.sweep_configs(overrides)
     plans, left_out = plan_all(cfgs)
     missing = [each.folder.path.name for each in plans if not each.folder.finished]
-    if missing and if_finished:
+    if missing and FLAG in arguments:
         return 3
     names = {name for cfg in cfgs for name in cfg.tables}
     if len(names) != 1 or not names <= TABLES.keys():
@@ -47,8 +46,4 @@ def main(overrides: list[str], if_finished: bool) -> int:
 
 
 if __name__ == "__main__":
-    cli.quiet_libraries()
-    logging.disable(logging.WARNING)  # each run has said what its data lacks
-    arguments = sys.argv[1:]
-    with cli.errors_as_lines():
-        sys.exit(main([one for one in arguments if one != FLAG], FLAG in arguments))
+    cli.plain_main(main, __doc__)

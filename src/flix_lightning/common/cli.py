@@ -1,21 +1,25 @@
-"""What the commands share: Hydra on `conf/`, mistakes as one line, sweeps as lists of configs."""
+"""What the commands share: Hydra with `conf/`, options, errors as one line, sweeps as lists of configs."""
 
 import logging
 import os
 import re
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
-# Set before Hydra reads it: mistakes come to `hydra_main`, which has one line for them.
+# Set before Hydra reads it: Hydra raises errors instead of printing them, so that they become one line here.
 TRACEBACK = "HYDRA_FULL_ERROR" in os.environ
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
 import hydra  # noqa: E402
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
+from hydra._internal.utils import get_args_parser  # noqa: E402
+from hydra.core.config_search_path import SearchPathQuery  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
 from hydra.errors import (  # noqa: E402
@@ -32,64 +36,90 @@ from yaml import YAMLError  # noqa: E402
 from flix_lightning.common.errors import UserError, did_you_mean  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+CONF = REPOSITORY / "conf"
 
-# Sweeps lie beside conf/, wherever the command is called from.
+# conf/train.yaml finds sweeps/ by it, wherever the command is called from.
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 
-#: What a mistake in a config or a command ends in, or a full or locked disk, or a package that is not there.
+#: Errors that are the user's to mend, and so end in one line: in a config, a file, a disk, the installation.
 REPORTED_ERRORS = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError, ModuleNotFoundError)
 
-_NOISE = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
+_NOISY_LOGGERS = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
+_OPTIONS = """
+--help GROUP=CHOICE    print the keys of a group
+-m                     run every combination of values, as in key=1,2
+--cfg job              print the composed config
+--config-dir FOLDER    use configs of your own too, in folders as in conf/
+--hydra-help           list all options"""
 
 
 def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> None:
     """Run `task` on the composed `conf/<config>.yaml`, or on each config of a multirun.
 
-    A mistake ends in one line, and exit code 1.
-
-    A multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the environment asks for tracebacks.
+    An error ends in one line and exit code 1; a multirun does its other jobs first. HYDRA_FULL_ERROR=1 in the
+    environment asks for tracebacks.
     """
     quiet_libraries()
-    began = False  # a job, so that Hydra has composed its config
+    started = False  # a job, so that Hydra has composed its config
     failed = False
     process = os.getpid()
 
     @wraps(task)
     def job(cfg: DictConfig) -> object:
-        nonlocal began, failed
-        began = True
-        elsewhere = os.getpid() != process  # where a launcher runs several jobs at once
-        if elsewhere:
+        nonlocal started, failed
+        started = True
+        in_launcher = os.getpid() != process  # a process of a launcher that runs several jobs at once
+        if in_launcher:
             quiet_libraries()
         try:
             return task(cfg)
         except REPORTED_ERRORS as error:
             if TRACEBACK:
                 raise
-            # Here, as Hydra would say the overrides before it, and only one job's of a multirun.
             print_error(error, config)
-            if elsewhere:
-                raise  # for all that this process learns of it
-            failed = True  # and not the error, which holds the run's model
+            if in_launcher:
+                raise  # the only way to tell the first process
+            failed = True  # the error itself is not kept, as its traceback keeps the run's model alive
             return None
 
-    main = hydra.main(version_base="1.3", config_path=str(REPOSITORY / "conf"), config_name=config)(job)
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(job)
     with errors_as_lines(config):
+        options = parse_options(sys.argv[1:])
+        if options.help:
+            print_help(config, options)
+            return
+        sys.argv[1:] = options.ordered
         try:
             main()
         except REPORTED_ERRORS:
             raise
-        except ValueError as error:  # Hydra's own, of overrides such as flix=null
-            if began:
+        except ValueError as error:  # Hydra's own, for overrides such as flix=null
+            if started:
                 raise
             raise UserError(f"{error}: {' '.join(sys.argv[1:])}") from error
     if failed:
         sys.exit(1)
 
 
+def plain_main(main: Callable[[list[str]], int | None], text: str) -> None:
+    """Run a command that takes the arguments of `python train.py -m` and trains nothing.
+
+    Args:
+        main: is called with the arguments, and returns the exit code.
+        text: what `--help` prints.
+    """
+    quiet_libraries()
+    logging.disable(logging.WARNING)  # each run says by itself what its data lacks
+    with errors_as_lines():
+        if {"--help", "-h"} & set(sys.argv):
+            print(f"{text.strip()}\n\n`python train.py --help` lists the keys.")
+            return
+        sys.exit(main(sys.argv[1:]))
+
+
 @contextmanager
 def errors_as_lines(config: str = "train") -> Iterator[None]:
-    """End the process on a mistake in the command of `conf/<config>.yaml`: one line, and exit code 1.
+    """End the process on an error in the command of `conf/<config>.yaml`: one line, and exit code 1.
 
     HYDRA_FULL_ERROR=1 in the environment asks for the traceback.
     """
@@ -103,9 +133,9 @@ def errors_as_lines(config: str = "train") -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Leave out of the terminal what a user can do nothing about."""
+    """Keep messages of libraries that a user can do nothing about out of the terminal."""
     warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers|datasets|multiprocess)\b")
-    for name in _NOISE:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -113,19 +143,62 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def parse_options(arguments: Sequence[str]) -> Namespace:
+    """Read Hydra's options, which may stand before, between and after the overrides.
+
+    Returns:
+        Hydra's options, `overrides`, and `ordered`: the arguments as Hydra takes them, options first.
+
+    Raises:
+        UserError: an option that does not exist, or that lacks its value.
+    """
+    parser = get_args_parser()
+
+    def fail(message: str) -> None:
+        raise UserError(f"{message}; --hydra-help lists the options")
+
+    parser.error = fail
+    found, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        raise UserError(
+            f"{unknown[0]}: no such option; {did_you_mean(unknown[0], parser._option_string_actions)}"
+            "--hydra-help lists them"
+        )
+    options = [one for one in arguments if one not in found.overrides]
+    return Namespace(**vars(found), ordered=[*options, *found.overrides])
+
+
+def print_help(config: str, options: Namespace) -> None:
+    """Print the keys of `conf/<config>.yaml` with their comments, or those of the groups that are named."""
+    from rich.console import Console
+
+    from flix_lightning.common.help import help_table
+
+    folders = [Path(options.config_dir), CONF] if options.config_dir else [CONF]
+    console = Console(highlight=False, markup=False)
+    named = [one.lstrip("+").partition("=") for one in options.overrides]
+    groups = [(key, choice) for key, _, choice in named if any((one / key).is_dir() for one in folders)]
+    if not groups:
+        console.print(help_table(folders, options.config_name or config))
+    for group, choice in groups:
+        default = _compose(options, config, return_hydra_config=True).hydra.runtime.choices.get(group)
+        console.print(help_table(folders, f"{group}/{choice or default}"))
+    console.print(_OPTIONS)
+
+
 def print_error(error: Exception, config: str = "train") -> None:
-    """Print a mistake in the command of `conf/<config>.yaml` as one line."""
+    """Print an error in the command of `conf/<config>.yaml` as one line."""
     print(f"error: {error_line(error, config)}", file=sys.stderr)
 
 
 def error_line(error: Exception, config: str = "train") -> str:
-    """A mistake in the command of `conf/<config>.yaml` as one line."""
+    """Say in one line what is wrong with the command of `conf/<config>.yaml`."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
-        error = error.__cause__  # what the called function itself had to say
+        error = error.__cause__  # the message of the called function itself
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        return f"{text}: pip install --constraint constraints.txt --editable . brings all that is needed"
-    if missing := re.search(r"Missing mandatory value: (\S+)", text):  # its own, or of what refers to it
+        return f"{text}: pip install --constraint constraints.txt --editable . installs what is needed"
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]} has no value; give {missing[1]}=VALUE"
     if isinstance(error, OverrideParseException):
         return (
@@ -134,26 +207,14 @@ def error_line(error: Exception, config: str = "train") -> str:
         )
     if isinstance(error, ConfigCompositionException) and error.__cause__:
         misspelt = re.match(r"Could not override '([^']+)'", text)
-        known = _keys(_compose([], config))
-        if misspelt and misspelt[1] not in known:  # Hydra would have it added with a +
+        known = _keys(_compose(parse_options([]), config))
+        if misspelt and misspelt[1] not in known:  # Hydra would suggest to add it with a +
             return (
                 f"{misspelt[1]}: no such key or group; {did_you_mean(misspelt[1], known)}"
                 f"`python {config}.py --cfg job` prints them all"
             )
         return f"{misspelt[1] if misspelt else text}: {error.__cause__}".splitlines()[0]
     return text.partition(" Config search path:")[0]
-
-
-def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
-    """Every key of a config, with dots."""
-    keys = [f"{prefix}{key}" for key in cfg]
-    parts = [(key, cfg._get_node(key)) for key in cfg]
-    return keys + [
-        deeper
-        for key, part in parts
-        if isinstance(part, DictConfig)
-        for deeper in _keys(part, f"{prefix}{key}.")
-    ]
 
 
 def is_multirun() -> bool:
@@ -169,22 +230,45 @@ def paper_sweeps() -> list[str]:
     return sorted(names, key=lambda name: (name.startswith("figure"), len(name), name))
 
 
-def sweep_configs(overrides: Sequence[str]) -> list[DictConfig]:
-    """The config of each job that `python train.py -m <overrides>` would run, in its order."""
+def sweep_configs(arguments: Sequence[str]) -> list[DictConfig]:
+    """Compose the config of each job that `python train.py -m <arguments>` would run, in its order."""
     try:
+        options = parse_options(arguments)
         parser = OverridesParser.create()
-        given = parser.parse_overrides(list(overrides))
+        given = parser.parse_overrides(options.overrides)
         fixed = [override.input_line for override in given if not override.is_sweep_override()]
-        params = _compose(fixed, return_hydra_config=True).hydra.sweeper.params or {}
+        params = _compose(options, overrides=fixed, return_hydra_config=True).hydra.sweeper.params or {}
         parsed = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
         jobs = BasicSweeper.split_arguments([*parsed, *given], max_batch_size=None)
-        return [_compose(list(job)) for batch in jobs for job in batch]
+        return [_compose(options, overrides=list(job)) for batch in jobs for job in batch]
     except REPORTED_ERRORS:
         raise
     except ValueError as error:  # as in `hydra_main`
-        raise UserError(f"{error}: {' '.join(overrides)}") from error
+        raise UserError(f"{error}: {' '.join(arguments)}") from error
 
 
-def _compose(overrides: list[str], config: str = "train", **options: bool) -> DictConfig:
-    with hydra.initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return hydra.compose(config, overrides=overrides, **options)
+def _compose(
+    options: Namespace, config: str = "train", overrides: Sequence[str] = (), **hydra_options: bool
+) -> DictConfig:
+    """Compose a config from conf/ and the options' own folder of configs."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        if options.config_dir:
+            folder = Path(options.config_dir).absolute()
+            if not folder.is_dir():
+                raise UserError(f"--config-dir {options.config_dir}: no such folder")
+            loader = GlobalHydra.instance().config_loader()
+            search_path = loader.get_search_path()
+            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+            loader.repository.initialize_sources(search_path)
+        return hydra.compose(options.config_name or config, overrides=list(overrides), **hydra_options)
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Every key of a config, with dots."""
+    keys = []
+    for key in cfg:
+        keys.append(f"{prefix}{key}")
+        part = cfg._get_node(key)
+        if isinstance(part, DictConfig):
+            keys += _keys(part, f"{prefix}{key}.")
+    return keys
