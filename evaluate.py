@@ -7,18 +7,21 @@ from flix_lightning.common.cli import hydra_main
 
 
 def main(cfg):
-    """Evaluate what the config asks for, and print its table."""
+    """Evaluate what the config asks for; print and save its table."""
     from rich.console import Console
 
-    from flix_lightning.inference import evaluate
-    from flix_lightning.reports.tables import evaluation
-    from flix_lightning.runs import (
-        rows as results,  # here, so that --help and mistakes in the command are quick
+    from flix_lightning.inference import (
+        evaluate,  # here, so that --help and mistakes in the command are quick
     )
+    from flix_lightning.reports import render
+    from flix_lightning.reports.tables import evaluation
+    from flix_lightning.runs import rows
 
     folder = evaluate.evaluate(cfg)
-    evaluation.table(results.read(folder.results)).terminal(Console())
-    print(f"Predictions: {folder.path / 'predictions'}; rows: {folder.results}")
+    table = evaluation.table(rows.read(folder / "results.jsonl"))
+    render.save(table, folder, "scores")
+    table.terminal(Console())
+    print(f"Predictions: {folder / 'predictions'}; rows: {folder / 'results.jsonl'}")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ from flix_lightning.common import cli
 def main(overrides: list[str]) -> None:
     """Print what the overrides come to; nothing is trained."""
     from flix_lightning.reports import plan as schedule
-    from flix_lightning.runs.plan import plan_all
+    from flix_lightning.runs.run import resolve_all
 
     console = Console()
     named = any(override.startswith("+sweeps=") for override in overrides)
     sweeps = [[]] if named else [[f"+sweeps={name}"] for name in cli.paper_sweeps()]
     with console.status("Resolving the sweeps"):  # for all of them some twenty seconds
         cfgs = [cfg for sweep in sweeps for cfg in cli.sweep_configs([*sweep, *overrides])]
-        plans, left_out = plan_all(cfgs)
-        report = schedule.report(schedule.entries(plans), left_out)
+        runs, left_out = resolve_all(cfgs)
+        report = schedule.report(schedule.entries(runs), left_out)
     report.terminal(console)
 
 

@@ -20,13 +20,12 @@ def main(arguments: list[str]) -> int:
     Returns 3 when one of its runs is not finished; with `--if-finished`, nothing is printed then.
     """
     from flix_lightning.reports.tables import TABLES, make
-    from flix_lightning.runs import finished
-    from flix_lightning.runs.plan import plan_all
+    from flix_lightning.runs.run import resolve_all
 
     overrides = [one for one in arguments if one != FLAG]
     cfgs = cli.sweep_configs(overrides)
-    plans, left_out = plan_all(cfgs)
-    missing = [each.folder.path.name for each in plans if not each.folder.finished]
+    resolved, left_out = resolve_all(cfgs)
+    missing = [run.name for run in resolved if not run.finished]
     if missing and FLAG in arguments:
         return 3
     names = {name for cfg in cfgs for name in cfg.tables}
@@ -35,7 +34,7 @@ def main(arguments: list[str]) -> int:
             f"{' '.join(overrides) or 'No arguments'}: no sweep of a table; tables are {', '.join(TABLES)}"
         )
     (name,) = names
-    runs = [finished.read(each) for each in plans if each.folder.finished]
+    runs = [run for run in resolved if run.finished]
     folder = Path(cfgs[0].output) / "tables"
     for file, report in make(name, runs, missing, left_out).items():
         render.save(report, folder, file)

@@ -7,14 +7,14 @@ import sys
 
 from flix_lightning.common.cli import hydra_main, is_multirun
 from flix_lightning.common.errors import UserError
-from flix_lightning.runs.folder import RunBusy
+from flix_lightning.runs.lock import RunBusy
 
 
-def train(cfg):
+def main(cfg):
     """Do one run; return the mean validation score of its chosen checkpoints."""
     # Here, so that --help and mistakes in the command are quick.
     from flix_lightning.data.mixture import NothingThere
-    from flix_lightning.training import train as experiment
+    from flix_lightning.training.train import train
 
     if is_multirun() and cfg.trainer.devices != 1:
         raise UserError(
@@ -22,7 +22,7 @@ def train(cfg):
             "itself once for each, which a sweep cannot; do its runs one by one, without -m"
         )
     try:
-        return experiment.train(cfg)
+        return train(cfg)
     except (RunBusy, NothingThere) as reason:
         if not is_multirun():
             raise
@@ -31,4 +31,4 @@ def train(cfg):
 
 
 if __name__ == "__main__":
-    hydra_main(train)
+    hydra_main(main)

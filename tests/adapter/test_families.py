@@ -14,7 +14,7 @@ from flix_lightning.adapter.features import FeatureDropout, FeatureSpace
 from flix_lightning.adapter.projection import inject
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.models import base as models
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 from flix_lightning.training.module import FlixModule
 
 #: (task, language, text, target), of different lengths, some of them too long.
@@ -60,7 +60,7 @@ class Training:
         cfg = config(
             ["data=xtreme_up", f"data.root={texts}", f"mixture.train={lists}", f"mixture.evaluate={lists}"]
         )
-        run = plan(cfg)
+        run = Run.resolve(cfg)
         self.base = models.load(str(folder), "main", dtype)
         self.adapter = inject(self.base.model, FeatureSpace(RANKS), "all-linear")
         self.data = DataModule(

@@ -10,10 +10,9 @@ from tiny_runs import checkpoint, do, fact
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import inject
-from flix_lightning.inference.export import read
 from flix_lightning.models import base as models
 from flix_lightning.runs import checkpoints
-from flix_lightning.runs.trained import TrainedRun
+from flix_lightning.runs.run import Run
 
 SITES = 3000
 ENTRIES = "[{task:ner,languages:[sw]}]"
@@ -79,7 +78,7 @@ def test_only_the_wanted_features_are_read(done):
     saved = checkpoints.read(path)
     adapter.load_features(saved["adapter"], saved["ranks"], wanted)
     used.append(memory("RssAnon") + memory("RssFile"))
-    exported = read(TrainedRun.open(done), "last").lora(wanted)
+    exported = Run.open(done).checkpoint("last").lora(wanted)
     used.append(memory("RssAnon") + memory("RssFile"))
     assert max(used[1] - used[0], used[2] - used[1]) < whole / 10
     space = FeatureSpace(expected["ranks"])

@@ -14,7 +14,7 @@ from tiny_runs import fact, rows
 import commands
 from flix_lightning.common import cli
 from flix_lightning.models import base as models
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 
 DROPOUTS = ["-m", "flix.dropout=0.0,0.3,0.5,0.7", "logger=[csv,wandb]"]
 
@@ -26,7 +26,7 @@ def runs(folder):
 def planned(overrides, folder):
     """The runs that report.py would look for."""
     return sorted(
-        plan(cfg).folder.path for cfg in cli.sweep_configs([*overrides, f"output={folder}/outputs"])
+        Run.resolve(cfg).path for cfg in cli.sweep_configs([*overrides, f"output={folder}/outputs"])
     )
 
 

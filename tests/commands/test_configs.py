@@ -11,7 +11,7 @@ from tiny_runs import config, do, rows
 from commands import REPOSITORY
 from flix_lightning.cldr import benchmark
 from flix_lightning.models import base as models
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 
 CONF = REPOSITORY / "conf"
 CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/[!_]*.yaml"))
@@ -107,11 +107,11 @@ def test_every_choice_is_trained_or_planned_below():
 @pytest.mark.parametrize("choice", PLANNED)
 def test_planned(choice, short, tmp_path):
     cfg = config([*chosen([choice.split("/")]), *short, f"output={tmp_path}"])
-    found = plan(cfg)
+    found = Run.resolve(cfg)
     trained = {(entry.task, code) for entry in cfg.mixture.train for code in entry.languages}
     there = {(one.task, one.language) for one in found.mixture.train}
     assert there == {one for one in trained if one in benchmark.datasets()}
-    assert not found.folder.path.exists()
+    assert not found.path.exists()
 
 
 @pytest.fixture(scope="module")

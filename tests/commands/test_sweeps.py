@@ -11,7 +11,7 @@ from flix_lightning.cldr import benchmark
 from flix_lightning.common import cli
 from flix_lightning.reports import paper
 from flix_lightning.reports.tables.appendix import SHOWN
-from flix_lightning.runs.plan import plan_all
+from flix_lightning.runs.run import resolve_all
 
 MULTILINGUAL = {f"multilingual_{task}" for task in ("ner", "semantic_parsing", "qa_in_lang", "qa_cross_lang")}
 README = REPOSITORY / "README.md"
@@ -143,9 +143,9 @@ def runs(tmp_path_factory):
         copies = [cfg.copy() for cfg in cfgs]
         for cfg in copies:
             cfg.data.root, cfg.data.allow_missing = str(folder), False
-        plans, left_out = plan_all(copies)
+        plans, left_out = resolve_all(copies)
         assert not left_out
-        found[name] = {plan.folder.path for plan in plans}
+        found[name] = {plan.path for plan in plans}
         assert len(found[name]) == len(cfgs)
     return found
 
@@ -180,6 +180,6 @@ def test_a_mixture_that_data_holds_nothing_of_is_left_out_where_data_may_be_miss
     cfgs = [cfg.copy() for cfg in swept("table22")]
     for cfg in cfgs:
         cfg.data.root, cfg.data.allow_missing = str(tmp_path), True
-    plans, left_out = plan_all(cfgs)
+    plans, left_out = resolve_all(cfgs)
     assert [plan.mixture.name for plan in plans] == ["single_ner_sw"]
     assert left_out == ["single_semantic_parsing_sw", "single_qa_in_lang_sw"]

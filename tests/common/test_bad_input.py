@@ -16,7 +16,7 @@ from tiny_runs import config, do
 import commands
 from flix_lightning.common import cli
 from flix_lightning.inference.export import export
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 
 #: Overrides of a run, and what its line must say.
 MISTAKES = {
@@ -321,7 +321,7 @@ def test_a_broken_file_is_named_before_anything_is_trained(earlier, tiny, data, 
     line = refused(earlier, *overrides)
     for part in [*expected, f"ner/{split}"]:
         assert part in line
-    folder = plan(config([*overrides, f"output={earlier[0] / 'outputs'}"])).folder
+    folder = Run.resolve(config([*overrides, f"output={earlier[0] / 'outputs'}"]))
     assert not folder.checkpoints.exists()
 
 
@@ -353,7 +353,7 @@ def test_a_bad_source(earlier, tiny, data, tmp_path, how):
 
 def test_a_corrupt_checkpoint(earlier, tiny):
     overrides = [*tiny, "seed=77"]
-    folder = plan(config([*overrides, f"output={earlier[0] / 'outputs'}"])).folder
+    folder = Run.resolve(config([*overrides, f"output={earlier[0] / 'outputs'}"]))
     folder.checkpoints.mkdir(parents=True)
     (folder.checkpoints / "last.ckpt").write_bytes(b"PK\x03\x04 and no more")
     line = refused(earlier, *overrides)
@@ -380,7 +380,7 @@ def test_a_full_disk(earlier, tiny, name):
     overrides = [*tiny, f"seed={len(name)}", "trainer.max_steps=2"]
     line = refused(earlier, *overrides, before=partial(fill_disk, name))
     assert f"/{name}: No space left on device" in line
-    folder = plan(config([*overrides, f"output={earlier[0] / 'outputs'}"])).folder
+    folder = Run.resolve(config([*overrides, f"output={earlier[0] / 'outputs'}"]))
     assert not folder.finished
     assert not list(folder.path.rglob(f".{name}.*"))
     if name == "results.jsonl":
@@ -412,7 +412,7 @@ def test_a_multirun_does_its_other_runs(earlier, tiny):
             f"flix.dropout={rate}",
             f"output={folder}/outputs",
         ]
-        assert plan(config(overrides)).folder.finished
+        assert Run.resolve(config(overrides)).finished
 
 
 def test_a_multirun_on_several_devices(earlier, tiny):

@@ -1,14 +1,22 @@
 """Made-up runs, and made-up examples behind their scores."""
 
 import numpy as np
+from omegaconf import OmegaConf
 
-from flix_lightning.runs.finished import Finished
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run
 
 
 def alike(row):
     """Examples that all have the row's own score, so that resampling them changes nothing."""
     return np.array([[row.value / 100, 1.0]] * row.n)
+
+
+def made_up(settings, rows, counts=alike):
+    """A run that left these rows, with these counts of a row's examples."""
+    run = Run(OmegaConf.create(settings), f"made-up/{rows[0].run}")
+    run.rows, run.counts = rows, counts
+    return run
 
 
 def run(settings, scores, *, share=0.0):
@@ -40,4 +48,4 @@ def run(settings, scores, *, share=0.0):
     ]
     nothing = {"task": None, "language": None, "seen": None}
     fact = Row(**common, split="train", metric="share_without_features", value=share, step=300, **nothing)
-    return Finished(settings, [fact, *rows], alike)
+    return made_up(settings, [fact, *rows])

@@ -5,7 +5,7 @@ import json
 import torch
 
 from flix_lightning.common import cli
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 from flix_lightning.training import train as experiment
 
 
@@ -19,7 +19,7 @@ def do(overrides, output):
     """Do a run; return its folder."""
     cfg = config([f"output={output}", *overrides])
     experiment.train(cfg)
-    return plan(cfg).folder.path
+    return Run.resolve(cfg).path
 
 
 def json_lines(path):

@@ -52,7 +52,7 @@ def test_on_its_own_data_a_run_scores_what_it_tested(done, data, tmp_path):
         test = json_lines(done / f"predictions/test-all/{task}/{language}.jsonl")
         assert predictions == [line["prediction"] for line in test]
         assert targets == [line["target"] for line in test]
-    assert "never trained, so without a contribution: language:zu" in ran.out
+    assert "never trained, so dropped: language:zu (4)" in ran.err + ran.out
     for words in (["zu", "unseen language", "4"], ["yo", "unseen combination", "4"]):
         assert [line for line in ran.out.splitlines() if all(word in line for word in words)]
     assert "ner: span f1" in ran.out
@@ -83,7 +83,7 @@ def test_data_of_ones_own_in_an_archive(done, other, tmp_path, caplog):
     with tarfile.open(tmp_path / "mine.tgz", "w:gz") as tar:
         tar.add(other, "mine")
     folder = evaluate(compose(f"run={done}", f"data.root={tmp_path}/mine.tgz", f"output={tmp_path}"))
-    found = {(row.task, row.language): row for row in results.read(folder.results)}
+    found = {(row.task, row.language): row for row in results.read(folder / "results.jsonl")}
     assert {key: row.seen for key, row in found.items()} == {
         ("ner", "am"): "unseen_language",
         ("translation", "sw"): "unseen_task",
@@ -95,8 +95,8 @@ def test_data_of_ones_own_in_an_archive(done, other, tmp_path, caplog):
     for key, name in ((("ner", "am"), "best-ner"), (("translation", "sw"), "last")):
         assert found[key].step == checkpoint(done, name)["global_step"]
     for key in found:
-        submitted(folder.path, other, *key)
-    predictions, targets = submitted(folder.path, other, "semantic_parsing", "sw")
+        submitted(folder, other, *key)
+    predictions, targets = submitted(folder, other, "semantic_parsing", "sw")
     assert found["semantic_parsing", "sw"].value == sequence_accuracy(predictions, targets) == 50.0
 
 
@@ -118,20 +118,23 @@ def test_finished_datasets_are_not_done_again(done, other, tmp_path, monkeypatch
     assert not (begun / "results.jsonl").exists()
     assert len(list((begun / "predictions").rglob("*.jsonl"))) == 1
     folder = evaluate(cfg)
-    assert folder.path == begun
+    assert folder == begun
     assert asked == ["ner", "translation", "translation", "semantic_parsing"]
-    for path in whole.path.rglob("*.jsonl"):
-        assert (begun / path.relative_to(whole.path)).read_bytes() == path.read_bytes()
+    for path in whole.rglob("*.jsonl"):
+        assert (begun / path.relative_to(whole)).read_bytes() == path.read_bytes()
 
 
 def test_new_data_is_another_evaluation(done, other, tmp_path):
     cfg = compose(f"run={done}", f"data.root={other}", f"output={tmp_path}")
     before = evaluate(cfg)
-    kept = {path: path.read_bytes() for path in before.path.rglob("*") if path.is_file()}
+    kept = {path: path.read_bytes() for path in before.rglob("*") if path.is_file()}
     write_split(other, "ner", "test", "yo", [line_of("ner", "x", "")])
     after = evaluate(cfg)
-    assert after.path != before.path
-    assert {row.language for row in results.read(after.results) if row.task == "ner"} == {"am", "yo"}
+    assert after != before
+    assert {row.language for row in results.read(after / "results.jsonl") if row.task == "ner"} == {
+        "am",
+        "yo",
+    }
     assert {path: path.read_bytes() for path in kept} == kept
 
 
@@ -150,7 +153,7 @@ def test_what_a_run_went_on_without_is_not_seen(done, tmp_path, caplog, root, se
     OmegaConf.save(cfg, run / "config.yaml")
     write_split(tmp_path / "mine", "ner", "test", "am", [line_of("ner", "x", "")])
     folder = evaluate(compose(f"run={run}", f"data.root={tmp_path}/mine", f"output={tmp_path}"))
-    assert [row.seen for row in results.read(folder.results)] == [seen]
+    assert [row.seen for row in results.read(folder / "results.jsonl")] == [seen]
     for words in (said, "model.vocabulary=data, and here it is all"):
         assert [record for record in caplog.records if words in record.getMessage()]
 

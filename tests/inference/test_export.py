@@ -25,9 +25,11 @@ from transformers import (
 import commands
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import inject
-from flix_lightning.inference.export import Trained, write_lora, write_merged
+from flix_lightning.inference.export import write_lora, write_merged
 from flix_lightning.models.base import Base
 from flix_lightning.runs import plan
+from flix_lightning.runs.checkpoints import Checkpoint
+from flix_lightning.runs.run import Run
 
 TOGETHER = ("task:ner", "language:sw")  # as FEATURES[0]
 DECODER = {
@@ -71,14 +73,16 @@ def exported(request, tmp_path):
         }
     )
     state = {key: pool.clone() for key, pool in adapter.state_dict().items()}
-    run = Trained(Path("run"), cfg, [], RANKS, state, "last")
+    run = Run(cfg, "run")
+    run.rows = []
+    trained = run, Checkpoint(Path("last.ckpt"), RANKS, state, 5)
 
     class NoTokenizer:
         def save_pretrained(self, folder):
             pass
 
     base = Base(family.from_pretrained(tmp_path / "base").eval(), NoTokenizer(), encodes)
-    return run, base, lambda: family.from_pretrained(tmp_path / "base").eval(), family, inputs, logits
+    return trained, base, lambda: family.from_pretrained(tmp_path / "base").eval(), family, inputs, logits
 
 
 def differs(one, other):
@@ -88,10 +92,10 @@ def differs(one, other):
 
 @pytest.mark.parametrize("pad_rank", [None, 8])
 def test_peft_reads_what_was_trained(exported, tmp_path, pad_rank):
-    run, base, fresh, _, inputs, logits = exported
+    trained, base, fresh, _, inputs, logits = exported
     found = {}
     for name, features in (("right", TOGETHER), ("wrong", ("task:qa", "language:sw"))):
-        write_lora(run, base, features, tmp_path / name, pad_rank)
+        write_lora(*trained, base, features, tmp_path / name, pad_rank)
         with torch.no_grad():
             found[name] = PeftModel.from_pretrained(fresh(), tmp_path / name)(**inputs).logits[0]
     seen = slice(None) if base.is_encoder_decoder else inputs["attention_mask"][0].bool()
@@ -120,8 +124,8 @@ SERVED = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 @pytest.mark.parametrize("exported", ["llama", "qwen3", "gemma3"], indirect=True)
 def test_vllm_takes_it(exported, tmp_path):
     """By the rules of its loader, `PEFTHelper` and `LoRAModel`, whose package is for GPUs."""
-    run, base, fresh, _, _, _ = exported
-    write_lora(run, base, TOGETHER, tmp_path / "out", 8)
+    trained, base, fresh, _, _, _ = exported
+    write_lora(*trained, base, TOGETHER, tmp_path / "out", 8)
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert type(config["r"]) is type(config["lora_alpha"]) is int
     assert config["r"] in SERVED_RANKS
@@ -138,16 +142,16 @@ def test_vllm_takes_it(exported, tmp_path):
         out, inner = projections[name].weight.shape
         assert pair["lora_A"].shape == (config["r"], inner)
         assert pair["lora_B"].shape == (out, config["r"])
-        trained = reference.merged(fresh(), run.state, RANKS, TOGETHER).get_submodule(name).weight
+        trained = reference.merged(fresh(), trained[1].pools, RANKS, TOGETHER).get_submodule(name).weight
         served = projections[name].weight + scaling * pair["lora_B"] @ pair["lora_A"]
         torch.testing.assert_close(served, trained)
 
 
 def test_a_merged_model_gives_what_merging_by_hand_gives(exported, tmp_path):
-    run, base, fresh, family, inputs, _ = exported
-    write_merged(run, base, TOGETHER, tmp_path / "merged")
+    trained, base, fresh, family, inputs, _ = exported
+    write_merged(*trained, base, TOGETHER, tmp_path / "merged")
     merged = family.from_pretrained(tmp_path / "merged").eval()
-    expected = reference.merged(fresh(), run.state, RANKS, TOGETHER)
+    expected = reference.merged(fresh(), trained[1].pools, RANKS, TOGETHER)
     with torch.no_grad():
         assert differs(merged(**inputs).logits, expected(**inputs).logits) <= 1e-5
     assert not [name for name, _ in merged.named_parameters() if "lora" in name or name.endswith(".A")]
@@ -157,13 +161,13 @@ def test_a_projections_last_name_that_means_others_is_not_used(tmp_path):
     model = model_of("llama")
     base = Base(model_of("llama"), None, False)
     adapter = inject(model, FeatureSpace(RANKS), r".*layers\.0\..*q_proj")
-    run = Trained(
-        Path("run"),
+    run = Run(
         OmegaConf.create({"model": {"pretrained": "b"}, "flix": {"name": "F"}, "mixture": {"name": "m"}}
-                         | {"data": {"name": "d"}, "seed": 0}),
-        [], RANKS, adapter.state_dict(), "last",
+                         | {"data": {"name": "d"}, "seed": 0}), "run"
     )  # fmt: skip
-    write_lora(run, base, TOGETHER, tmp_path / "out", None)
+    run.rows = []
+    trained = run, Checkpoint(Path("last.ckpt"), RANKS, adapter.state_dict(), 5)
+    write_lora(*trained, base, TOGETHER, tmp_path / "out", None)
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert config["target_modules"] == ["model.layers.0.self_attn.q_proj"]
 

@@ -15,9 +15,9 @@ import commands
 from flix_lightning.common.files import write_atomic
 from flix_lightning.reports.dashboard import curves as everyrun
 from flix_lightning.runs import rows as results
-from flix_lightning.runs.folder import write_predictions
-from flix_lightning.runs.plan import plan_all
+from flix_lightning.runs.predictions import Prediction, write_predictions
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import resolve_all
 from flix_lightning.tasks.definitions import get_task
 
 #: What there is of each task: enough for every column of Table 1.
@@ -53,7 +53,7 @@ def score(method, task, language, seed):
 
 def finish(plan):
     """Leave what a run of that plan would, with made-up scores."""
-    cfg, folder = plan.cfg, plan.folder
+    cfg, folder = plan.cfg, plan
     method, seed = cfg.flix.name, cfg.seed
     common = {"run": folder.id, "method": method, "mixture": plan.mixture.name, "seed": seed}
     nothing = {"task": None, "language": None, "seen": None, "active": "all"}
@@ -72,9 +72,9 @@ def finish(plan):
                 rows.append(Row(**common, **place, split="validation", value=value + step, step=step))
         examples = list(plan.layout.read(dataset.task, "test", dataset.language))
         write_predictions(
-            folder.predictions("test-all", dataset.task, dataset.language),
+            folder.predictions_path("test-all", dataset.task, dataset.language),
             [
-                {"id": one.id, "target": one.target, "prediction": ATTACK if number else one.target}
+                Prediction(one.id, ATTACK if number else one.target, one.target)
                 for number, one in enumerate(examples)
             ],
         )
@@ -92,8 +92,8 @@ def overrides(texts, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(overrides, texts, tiny, tmp_path_factory):
     """The command's page of two whole seeds of Table 1 and half of a third, beside a run that was trained."""
-    plans, _ = plan_all(swept("table1", "seed=0,1,2", *overrides))
-    output = plans[0].folder.path.parents[1]
+    plans, _ = resolve_all(swept("table1", "seed=0,1,2", *overrides))
+    output = plans[0].path.parents[1]
     for plan in plans:
         if plan.cfg.seed < 2 or plan.mixture.name == "joint":
             finish(plan)
@@ -206,7 +206,7 @@ def test_a_trained_run_has_its_curves(page):
     assert {step for points in validation.series.values() for step, _ in points} == steps == {4, 8, 12}
     assert set(validation.series) == {"semantic_parsing", "ner"}
     (points,) = loss.series.values()
-    (log,) = run.folder.metrics.glob("*/metrics.csv")
+    (log,) = run.metrics.glob("*/metrics.csv")
     assert len(points) == sum(bool(line["train/loss"]) for line in csv.DictReader(log.open())) > 0
     assert all(1 <= step <= 12 and value > 0 for step, value in points)
 

@@ -12,7 +12,7 @@ from flix_lightning.common import cli
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 from flix_lightning.tasks.definitions import TASKS
 from flix_lightning.tasks.metrics import score_texts
 
@@ -79,7 +79,7 @@ def test_a_run_goes_on_without_what_is_missing_and_is_one_run_wherever_the_data_
 
 def test_the_lite_mixture_is_whole_and_holds_out_what_it_says(layout, tmp_path):
     overrides = ["model=cldr", "trainer=cpu", f"data.root={layout.root}", f"output={tmp_path}"]
-    plans = [plan(cfg) for cfg in cli.sweep_configs(["+sweeps=lite", *overrides])]
+    plans = [Run.resolve(cfg) for cfg in cli.sweep_configs(["+sweeps=lite", *overrides])]
     assert [one.cfg.flix.name for one in plans] == ["FLix", "Compute-matched", "Param-matched"]
     mixture = plans[0].mixture
     assert not mixture.missing

@@ -9,8 +9,8 @@ import commands
 from flix_lightning.common import cli
 from flix_lightning.reports.plan import entries, expected_seconds, report
 from flix_lightning.runs import rows as results
-from flix_lightning.runs.plan import plan_all
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import resolve_all
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def plans(data, tmp_path):
     cfgs = [cfg.copy() for sweep in ("table5", "table32") for cfg in swept(sweep, "seed=0,1")]
     for cfg in cfgs:
         cfg.data.root, cfg.output = str(data), str(tmp_path)
-    found, left_out = plan_all(cfgs)
+    found, left_out = resolve_all(cfgs)
     assert (len(found), left_out) == (8, [])
     return found
 
@@ -27,8 +27,8 @@ def plans(data, tmp_path):
 def finish(plan, seconds):
     """Write the one row that a schedule reads."""
     fields = {"task": None, "language": None, "seen": None, "active": "all", "n": 8, "step": 3}
-    fields |= {"run": plan.folder.id, "method": plan.cfg.flix.name, "mixture": "joint", "seed": plan.cfg.seed}
-    results.write(plan.folder.results, [Row(**fields, split="train", metric="seconds", value=seconds)])
+    fields |= {"run": plan.id, "method": plan.cfg.flix.name, "mixture": "joint", "seed": plan.cfg.seed}
+    results.write(plan.results, [Row(**fields, split="train", metric="seconds", value=seconds)])
 
 
 def state(found):
@@ -58,7 +58,7 @@ def test_time_is_that_of_alike_runs_else_of_any(plans):
     by_name = {(plan.cfg.flix.name, plan.cfg.seed): plan for plan in plans}
     finish(by_name["FLix", 0], 100)
     finish(by_name["Compute-matched", 1], 60)
-    by_name["FLix", 1].folder.checkpoints.mkdir(parents=True)
+    by_name["FLix", 1].checkpoints.mkdir(parents=True)
     found = entries(plans)
     assert state(found) == {
         ("FLix", 0): "finished",
@@ -88,16 +88,16 @@ def test_when_all_is_finished_nothing_is_left(plans):
 
 def test_the_command_prints_every_run_and_trains_none(data, tmp_path):
     overrides = ["+sweeps=table5", "data=xtreme_up", f"data.root={data}", "data.allow_missing=true"]
-    plans, _ = plan_all(cli.sweep_configs([*overrides, f"output={tmp_path}"]))
+    plans, _ = resolve_all(cli.sweep_configs([*overrides, f"output={tmp_path}"]))
     finish(plans[0], 75)
     said = commands.run(tmp_path / "elsewhere", "plan.py", *overrides, f"output={tmp_path}")
     assert not said.err
     lines = said.out.splitlines()
     for plan in plans:
-        (line,) = [line for line in lines if plan.folder.path.name in line]
+        (line,) = [line for line in lines if plan.path.name in line]
         assert line.split()[1:3] == (["finished", "0:01:15"] if plan is plans[0] else ["to", "do"])
     assert "3 runs: 1 finished, 2 left; time left, one after another: 0:02:30." in said.out
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == [plans[0].folder.path.name]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [plans[0].path.name]
 
 
 def test_a_mistake_in_the_command_is_one_line(tmp_path):

@@ -7,7 +7,7 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 import pytest
 import torch
-from examples import alike
+from examples import alike, made_up
 from matplotlib.image import imread
 from rich.console import Console
 
@@ -15,7 +15,6 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.reports import render
 from flix_lightning.reports.intervals import bootstrap, t_half_width
 from flix_lightning.reports.tables import table1
-from flix_lightning.runs.finished import Finished
 from flix_lightning.runs.rows import Row
 
 HEADS = [
@@ -110,7 +109,7 @@ def runs(seeds=(0,), without=()):
 def finished(rows, counts=alike):
     """The rows as runs."""
     return [
-        Finished({}, [row for row in rows if row.run == run], counts)
+        made_up({}, [row for row in rows if row.run == run], counts)
         for run in dict.fromkeys(row.run for row in rows)
     ]
 

@@ -4,12 +4,11 @@ from math import sqrt
 from statistics import fmean, stdev
 
 import pytest
-from examples import alike, run
+from examples import made_up, run
 
 from flix_lightning.reports.tables import gates, search
 from flix_lightning.reports.tables import growth as languages
 from flix_lightning.reports.tables import table3 as dropout
-from flix_lightning.runs.finished import Finished
 from flix_lightning.runs.rows import Row
 
 
@@ -153,7 +152,7 @@ def gate_runs(frozen, adapted):
                 seen=seen, active=active, metric="exact_match", value=value, n=10, step=300,
             )  # fmt: skip
             found.setdefault(mixture, []).append(row)
-    return [Finished({}, rows, alike) for rows in found.values()]
+    return [made_up({}, rows) for rows in found.values()]
 
 
 def test_gates_pass_column_by_column():

@@ -5,7 +5,7 @@ import torch
 from tiny_runs import checkpoint, config, do, predictions
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 
 #: The tiny run again, but of a language that it never saw.
 NEW = [
@@ -69,9 +69,9 @@ def test_what_a_run_starts_from_decides_its_result_wherever_it_lies(earlier, tin
         [f"start.run={earlier}", "start.train=all"],
         [f"start.run={earlier}", "start.checkpoint=best-ner"],
     ]
-    ids = [plan(config([*tiny, *NEW, *change])).folder.id for change in changes]
+    ids = [Run.resolve(config([*tiny, *NEW, *change])).id for change in changes]
     assert len(set(ids)) == len(ids)
-    assert plan(config([*tiny, *NEW, f"start.run={tmp_path / 'moved'}"])).folder.id == ids[1]
+    assert Run.resolve(config([*tiny, *NEW, f"start.run={tmp_path / 'moved'}"])).id == ids[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import csv
 import json
-import logging
 import os
 import struct
 import time
@@ -13,9 +12,9 @@ from omegaconf import OmegaConf
 from wandb.proto.wandb_internal_pb2 import Record
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.runs.folder import RunFolder
 from flix_lightning.runs.rows import Row
-from flix_lightning.training.loggers import TrackedRun, log_evaluation, note_skipped, open_loggers
+from flix_lightning.runs.run import Run
+from flix_lightning.training.loggers import log_evaluation, open_loggers
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
@@ -29,8 +28,8 @@ def cfg(monkeypatch):
 
 
 def a_run(tmp_path, digest, **config):
-    folder = RunFolder(tmp_path / f"flix-joint-{digest}")
-    return TrackedRun(folder, {"flix": {"dropout": 0.7}, **config}, "FLix", "joint", ("table1",))
+    cfg = {"flix": {"name": "FLix", "dropout": 0.7}, "mixture": {"name": "joint"}, "tables": ["table1"]}
+    return Run(OmegaConf.create({**cfg, **config}), tmp_path / f"flix-joint-{digest}")
 
 
 def scores(split, step, value, seen="seen", active="all", languages=("am", "sw")):
@@ -60,7 +59,7 @@ def ended(folder):
 
 def offline_runs(run):
     """The run's offline folders, once W&B's own process has written the last record of each."""
-    folders = sorted((run.folder.path / "wandb").glob("offline-run-*"))
+    folders = sorted((run.path / "wandb").glob("offline-run-*"))
     deadline = time.monotonic() + 20
     while not all(ended(folder) for folder in folders):
         assert time.monotonic() < deadline, f"no end of run in {folders}"
@@ -132,7 +131,7 @@ def test_two_jobs_of_one_process_are_two_offline_runs_with_all_their_scores(tmp_
     for number, run in enumerate([first, second]):
         (folder,) = offline_runs(run)
         description = one(folder, "run")
-        assert description.run_id == run.folder.id
+        assert description.run_id == run.id
         assert description.run_group == "joint"
         assert description.job_type == "train"
         assert list(description.tags) == ["FLix", "joint", "table1"]
@@ -165,7 +164,7 @@ def csv_rows(path):
 def test_the_csv_holds_scalars_that_come_at_different_steps(tmp_path, cfg):
     del cfg["wandb"]
     run = a_run(tmp_path, "0123456789")
-    path = run.folder.metrics / "version_0" / "metrics.csv"
+    path = run.metrics / "version_0" / "metrics.csv"
     expected = [
         {"step": "10", "train/loss": "3.0"},
         {"step": "20", "val/ner/am/span_f1": "50.0", "val/ner/sw/span_f1": "60.0", "val/ner/mean": "55.0"},
@@ -186,7 +185,7 @@ def test_a_resumed_run_keeps_what_was_logged_before(tmp_path, cfg):
     for step in (20, 40):
         with open_loggers(cfg, run) as loggers:
             log_evaluation(loggers, scores("validation", step, 50.0), step=step)
-    files = sorted(run.folder.metrics.glob("*/metrics.csv"))
+    files = sorted(run.metrics.glob("*/metrics.csv"))
     steps = [[row["step"] for row in csv.DictReader(path.read_text().splitlines())] for path in files]
     assert steps == [["20"], ["40"]]
     assert all(one(folder, "run").run_id == "0123456789" for folder in offline_runs(run))
@@ -231,7 +230,7 @@ def test_a_run_that_fails_is_finished_as_failed(tmp_path, cfg):
     (folder,) = offline_runs(run)
     assert one(folder, "exit").exit_code != 0
     assert history(folder)[0]["val/ner/mean"] == 55
-    assert (run.folder.metrics / "version_0" / "metrics.csv").exists()
+    assert (run.metrics / "version_0" / "metrics.csv").exists()
 
 
 def test_a_run_that_something_else_left_open_is_not_taken_over(tmp_path, cfg):
@@ -252,8 +251,8 @@ def test_disabled_writes_nothing_of_wandb(tmp_path, cfg, monkeypatch):
     run = a_run(tmp_path, "0123456789")
     with open_loggers(cfg, run) as loggers:
         log_evaluation(loggers, scores("validation", 20, 50.0), step=20)
-    assert not (run.folder.path / "wandb").exists()
-    assert (run.folder.metrics / "version_0" / "metrics.csv").exists()
+    assert not (run.path / "wandb").exists()
+    assert (run.metrics / "version_0" / "metrics.csv").exists()
 
 
 def test_only_the_first_process_opens_a_run(tmp_path, cfg, monkeypatch):
@@ -277,12 +276,3 @@ def test_nothing_is_printed(tmp_path, cfg, capfd):
     with open_loggers(cfg, a_run(tmp_path, "0123456789")) as loggers:
         log_evaluation(loggers, scores("validation", 20, 50.0), step=20)
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_skipped_run_says_so_and_opens_no_logger(tmp_path, cfg, caplog):
-    run = a_run(tmp_path, "0123456789")
-    with caplog.at_level(logging.INFO):
-        note_skipped(run)
-    assert len(caplog.messages) == 1
-    assert "flix-joint-0123456789" in caplog.text
-    assert not run.folder.path.exists()

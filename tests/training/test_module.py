@@ -18,7 +18,7 @@ from flix_lightning.adapter.features import FeatureDropout
 from flix_lightning.common.errors import UserError
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 from flix_lightning.training import train as experiment
 from flix_lightning.training.module import FlixModule
 
@@ -321,7 +321,7 @@ def test_scores_are_those_of_the_predictions(tiny, tmp_path, monkeypatch):
         ]
     )
     mean = experiment.train(cfg)
-    folder = plan(cfg).folder.path
+    folder = Run.resolve(cfg).path
     expected = {}
     for split, place in (("validation", "validation-1"), ("test", "test-all")):
         for task in ANSWERS:
@@ -379,10 +379,10 @@ def test_a_checkpoint_of_something_else_is_refused(change, named):
     module = tiny_module()
     start = copy.deepcopy(module.adapter.state_dict())
     saved = {"adapter": {key: pool + 1 for key, pool in start.items()}, "ranks": dict(RANKS)}
-    module.load_adapter(saved)
+    module.adapter.load_state_dict(saved["adapter"], saved["ranks"])
     torch.testing.assert_close(module.adapter.state_dict(), saved["adapter"], rtol=0, atol=0)
-    module.load_adapter({**saved, "adapter": start})
+    module.adapter.load_state_dict(start, saved["ranks"])
     change(saved)
     with pytest.raises(UserError, match=named):
-        module.load_adapter(saved)
+        module.adapter.load_state_dict(saved["adapter"], saved["ranks"])
     torch.testing.assert_close(module.adapter.state_dict(), start, rtol=0, atol=0)

@@ -27,12 +27,13 @@ from flix_lightning.adapter.features import FeatureDropout
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.models import base as models
-from flix_lightning.runs.checkpoints import BestCheckpoint, WholeCheckpoints
-from flix_lightning.runs.plan import plan
+from flix_lightning.runs.run import Run
 from flix_lightning.tasks.metrics import METRICS
 from flix_lightning.training import module
 from flix_lightning.training import train as experiment
+from flix_lightning.training.checkpointing import AtomicCheckpointIO, BestCheckpoint
 from flix_lightning.training.module import FlixModule
+from flix_lightning.training.train import Training
 
 METRIC = {"semantic_parsing": "exact_match", "ner": "span_f1"}
 
@@ -79,7 +80,7 @@ def test_facts_of_the_run(finished, base, tiny):
     assert 0 < fact(finished, "seconds") < 600
     assert all(row["n"] == 40 and row["step"] == 5 for row in rows(finished, split="train"))
 
-    run = plan(config([*tiny, f"output={finished.parent}"]))
+    run = Run.resolve(config([*tiny, f"output={finished.parent}"]))
     data = DataModule(
         run.layout,
         run.mixture,
@@ -156,7 +157,7 @@ def test_selection(tiny, tmp_path, monkeypatch, selection, chosen):
     cfg = config([*tiny, *overrides, "flix.controls=[]", f"output={tmp_path}"])
     value = experiment.train(cfg)
     assert value == sum(SCRIPT[task][step - 1] for task, step in chosen.items()) / 2
-    folder = plan(cfg).folder.path
+    folder = Run.resolve(cfg).path
     for task, step in chosen.items():
         torch.testing.assert_close(tested[task], saved[step]["adapter"], rtol=0, atol=0)
         assert checkpoint(folder, f"best-{task if selection == 'task' else 'average'}")["global_step"] == step
@@ -171,7 +172,7 @@ def test_a_search_sees_no_test_data(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(FlixModule, "test_step", forbidden)
     cfg = config([*tiny, "trainer.max_steps=2", "evaluation.test=false", f"output={tmp_path}"])
     value = experiment.train(cfg)
-    folder = plan(cfg).folder.path
+    folder = Run.resolve(cfg).path
     assert {row["split"] for row in rows(folder)} == {"train", "validation"}
     assert [path.name for path in (folder / "predictions").iterdir()] == ["validation-2"]
     validation = defaultdict(list)
@@ -244,7 +245,7 @@ def changed(cfg, **values):
     cfg = copy.deepcopy(cfg)
     for key, value in values.items():
         OmegaConf.update(cfg, key, value, merge=False)
-    return plan(cfg).folder
+    return Run.resolve(cfg)
 
 
 @pytest.mark.parametrize("key", DECIDES)
@@ -371,10 +372,10 @@ MOMENTS = {
     "before any checkpoint": partial(die_in, FlixModule, "training_step", 3),
     "within a step": partial(die_in, FlixModule, "training_step", 8),  # of step 4, once 2 was validated
     "within a validation": partial(die_in, FlixModule, "validation_step", 2),  # of step 4
-    "between checkpoints of one step": partial(die_in, WholeCheckpoints, "save_checkpoint", 2, "last"),
+    "between checkpoints of one step": partial(die_in, AtomicCheckpointIO, "save_checkpoint", 2, "last"),
     "within the second micro-batch of the last step": partial(die_in, FlixModule, "training_step", 6),
     "within the tests": partial(die_in, FlixModule, "test_step", 14),
-    "before the results": partial(die_in, experiment._Execution, "_facts", 1),
+    "before the results": partial(die_in, experiment.Training, "_facts", 1),
     "before the written results are in their place": die_before_results,
 }
 
@@ -421,7 +422,7 @@ ASKED = [
     (partial(die_in, FlixModule, "training_step", 5), 3),  # the first micro-batch of step 3
     (partial(die_in, FlixModule, "validation_step", 2), 4),
     (partial(die_in, FlixModule, "validation_step", 1), 4),  # the same one again
-    (partial(die_in, WholeCheckpoints, "save_checkpoint", 1, "last"), 4),
+    (partial(die_in, AtomicCheckpointIO, "save_checkpoint", 1, "last"), 4),
     (partial(die_in, FlixModule, "training_step", 4), 6),  # validated first: SIGTERM comes before
     (partial(die_in, FlixModule, "validation_step", 4), 6),  # of step 7, the last one
     (partial(die_in, FlixModule, "test_step", 3), 7),  # the last batch of an evaluation
@@ -482,7 +483,7 @@ def test_it_goes_on_elsewhere_and_in_other_micro_batches(tiny, tmp_path, monkeyp
 
 
 def test_another_process_at_the_same_run(tiny, tmp_path):
-    folder = plan(config([*tiny, f"output={tmp_path}/outputs"])).folder
+    folder = Run.resolve(config([*tiny, f"output={tmp_path}/outputs"]))
     with folder.lock():
         busy = commands.run(tmp_path, "train.py", *tiny, code=1)
         assert busy.err.startswith("error: ")
@@ -610,7 +611,7 @@ def together(folder, *overrides, moments=((), ()), code=0):
 
 def tell():
     """Print what this process finds and decides, and what it writes."""
-    scores, load, best = FlixModule._scores, FlixModule.load_adapter, BestCheckpoint.on_validation_end
+    scores, load, best = FlixModule._scores, Training._load, BestCheckpoint.on_validation_end
 
     def tells_scores(self):
         found = scores(self)
@@ -623,14 +624,14 @@ def tell():
 
     def tells_chosen(self, checkpoint):
         load(self, checkpoint)
-        print("CHOSEN", checkpoint["global_step"], float(sum(map(torch.sum, self.adapter.parameters()))))
+        print("CHOSEN", checkpoint.step, float(sum(map(torch.sum, self.adapter.parameters()))))
 
     def tells_written(event, args):
         writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
         if (writes or event in ("os.rename", "os.remove")) and "outputs" in str(args[0]):
             print("WRITES", args[0])
 
-    FlixModule._scores, FlixModule.load_adapter = tells_scores, tells_chosen
+    FlixModule._scores, Training._load = tells_scores, tells_chosen
     BestCheckpoint.on_validation_end = tells_best
     sys.addaudithook(tells_written)
 

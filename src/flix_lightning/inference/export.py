@@ -3,9 +3,7 @@
 The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
@@ -17,18 +15,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from flix_lightning.adapter.features import MAX_RANK, FeatureSpace
-from flix_lightning.adapter.projection import require_finite
+from flix_lightning.adapter.features import MAX_RANK
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder
+from flix_lightning.inference.settings import RUN
 from flix_lightning.models.base import Base
-from flix_lightning.runs.rows import Row
-from flix_lightning.runs.trained import TAKING_UP, TrainedRun
+from flix_lightning.runs.checkpoints import Checkpoint
+from flix_lightning.runs.run import Run
 
 #: What each setting of `conf/export.yaml` may be.
 _SETTINGS = {
-    **TAKING_UP,
+    **RUN,
     "out": settings.TEXT,
     "features": settings.Kind(
         "a list as [task:ner,language:sw], or all,", lambda value: value == "all" or _are_features(value)
@@ -38,82 +36,32 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished run's adapter, as it is exported.
-
-    Attributes:
-        folder: the run's.
-        cfg: its resolved config.
-        rows: its results.
-        ranks: "kind:name" -> rank of every feature that was trained.
-        state: "<projection>.A" [R, d_in] and "<projection>.B" [R, d_out].
-        checkpoint: the name of what it was read from.
-    """
-
-    folder: Path
-    cfg: DictConfig
-    rows: Sequence[Row]
-    ranks: Mapping[str, int]
-    state: Mapping[str, Tensor]
-    checkpoint: str
-
-    @cached_property
-    def space(self) -> FeatureSpace:
-        """The features and their rows in `state`."""
-        return FeatureSpace(self.ranks)
-
-    def rank(self, features: Collection[str]) -> int:
-        """Give the rank of these features together.
-
-        Raises:
-            UserError: none of them was trained with a rank above 0.
-        """
-        if rank := self.space.active_rank(features):
-            return rank
-        known = list_names([feature for feature, rank in self.ranks.items() if rank], 100)
-        raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
-
-    def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Give each projection's A [r, d_in] and B [r, d_out] of these features; an unknown one is said.
-
-        Raises:
-            UserError: as `rank`; a value that is not finite.
-        """
-        self.rank(features)
-        (index,) = self.space.rows([features]).index
-        rows = {key: pool[index] for key, pool in self.state.items()}
-        require_finite(rows)
-        names = sorted({key.rpartition(".")[0] for key in rows})
-        return {name: (rows[f"{name}.A"], rows[f"{name}.B"]) for name in names}
-
-
 def export(cfg: DictConfig) -> Iterator[Path]:
     """Write what `conf/export.yaml` asks for, and give each folder written.
 
     Raises:
-        UserError: a value out of its choices; as `TrainedRun`, `read`, `write_lora` and `write_merged`. What
-            several combinations need is looked at before the first is written.
+        UserError: a value is out of its choices; or as `Run.open`, `Checkpoint.read`, `write_lora` and
+            `write_merged`. All combinations are checked before the first is written.
     """
     _check(cfg)
-    run, out = TrainedRun.open(cfg.run), Path(cfg.out)
+    run, out = Run.open(cfg.run), Path(cfg.out)
     if cfg.features == "all":
-        combinations = _combinations(run.checkpoint(run.select(cfg.checkpoint, []))["ranks"])
+        combinations = _combinations(run.checkpoint(run.select_checkpoint(cfg.checkpoint, [])).ranks)
         places = [out / _folder_name(one) for one in combinations]
     else:
         combinations, places = [list(cfg.features)], [out]
-    names = [run.select(cfg.checkpoint, _tasks(features)) for features in combinations]
-    read_once = {name: read(run, name) for name in dict.fromkeys(names)}
-    adapters = [read_once[name] for name in names]
-    for trained, features, place in zip(adapters, combinations, places, strict=True):
-        _check_fits(trained.rank(features), features, cfg.pad_rank)
+    names = [run.select_checkpoint(cfg.checkpoint, _tasks(features)) for features in combinations]
+    read = {name: run.checkpoint(name) for name in dict.fromkeys(names)}
+    checkpoints = [read[name] for name in names]
+    for checkpoint, features, place in zip(checkpoints, combinations, places, strict=True):
+        _check_fits(checkpoint.rank(features), features, cfg.pad_rank)
         _check_new(place)
-    base = run.base()
-    for trained, features, place in zip(adapters, combinations, places, strict=True):
+    base = run.load_base(whole_vocabulary=True)
+    for checkpoint, features, place in zip(checkpoints, combinations, places, strict=True):
         if cfg.merge:
-            write_merged(trained, base, features, place)
+            write_merged(run, checkpoint, base, features, place)
         else:
-            write_lora(trained, base, features, place, cfg.pad_rank)
+            write_lora(run, checkpoint, base, features, place, cfg.pad_rank)
         yield place
 
 
@@ -150,34 +98,27 @@ def _folder_name(features: Collection[str]) -> str:
     return name
 
 
-def read(run: TrainedRun, checkpoint: str) -> Trained:
-    """Read a run's adapter from the checkpoint that `TrainedRun.select` gives.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    state = run.checkpoint(checkpoint)
-    return Trained(run.folder.path, run.cfg, run.rows, state["ranks"], state["adapter"], checkpoint)
-
-
-def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, pad_rank: int | None) -> None:
+def write_lora(
+    run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], out: Path, pad_rank: int | None
+) -> None:
     """Write `out` as PEFT and what reads its format expect an adapter: config, safetensors, model card.
 
     Args:
-        run: what was trained.
+        run: the finished run.
+        checkpoint: its adapter.
         base: the model that it was trained on.
         features: "kind:name" each; any combination, trained together or not.
         out: a folder that is not there yet.
         pad_rank: rank to fill up to with zeros, for servers of fixed ranks; None leaves it as it is.
 
     Raises:
-        UserError: as `Trained.rank`; `out` is there; `pad_rank` below the rank.
+        UserError: as `Checkpoint.rank`; `out` is there; `pad_rank` below the rank.
     """
     _check_new(out)
-    rank = run.rank(features)
+    rank = checkpoint.rank(features)
     _check_fits(rank, features, pad_rank)
-    padded, pairs = pad_rank or rank, run.lora(features)
-    _check_base(base.model, pairs, run.folder)
+    padded, pairs = pad_rank or rank, checkpoint.lora(features)
+    _check_base(base.model, pairs, run.path)
     weights = {}
     for name, (A, B) in pairs.items():
         A, B = (nn.functional.pad(pool, (0, 0, 0, padded - rank)) for pool in (A, B))
@@ -196,17 +137,17 @@ def write_lora(run: Trained, base: Base, features: Collection[str], out: Path, p
     with atomic_folder(out) as draft:
         config.save_pretrained(str(draft))
         save_file(weights, draft / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-        _card(run, base, features, "peft").save(draft / "README.md")
+        _card(run, checkpoint, base, features, "peft").save(draft / "README.md")
 
 
-def write_merged(run: Trained, base: Base, features: Collection[str], out: Path) -> None:
+def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], out: Path) -> None:
     """Write `out` as a plain model of the base's type, with its tokenizer.
 
     Args: and Raises: as `write_lora`.
     """
     _check_new(out)
-    weights, pairs = base.model.state_dict(), run.lora(features)
-    _check_base(base.model, pairs, run.folder)
+    weights, pairs = base.model.state_dict(), checkpoint.lora(features)
+    _check_base(base.model, pairs, run.path)
     for name, (A, B) in pairs.items():
         change = A.T.double() @ B.double()
         if not isinstance(base.model.get_submodule(name), Conv1D):
@@ -216,7 +157,7 @@ def write_merged(run: Trained, base: Base, features: Collection[str], out: Path)
     with atomic_folder(out) as draft:
         base.model.save_pretrained(draft, state_dict=weights)
         base.tokenizer.save_pretrained(draft)
-        _card(run, base, features, "transformers").save(draft / "README.md")
+        _card(run, checkpoint, base, features, "transformers").save(draft / "README.md")
 
 
 def _check_new(out: Path) -> None:
@@ -248,8 +189,8 @@ def _target_modules(model: nn.Module, names: Collection[str]) -> list[str]:
     return short if meant == set(names) else sorted(names)
 
 
-def _card(run: Trained, base: Base, features: Collection[str], library: str) -> ModelCard:
-    known = [feature for feature in features if run.ranks.get(feature)]
+def _card(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], library: str) -> ModelCard:
+    known = [feature for feature in features if checkpoint.ranks.get(feature)]
     licence, said = _licence(base.model.name_or_path), set(features)
     scores = [
         f"- test, {row.task}/{row.language} ({row.seen}): {row.metric} {row.value:.1f}, {row.n} examples"
@@ -261,7 +202,7 @@ def _card(run: Trained, base: Base, features: Collection[str], library: str) -> 
     called = run.cfg.model.pretrained  # or a call that made it, whose folder is called after it
     called = called if isinstance(called, str) else Path(base.model.name_or_path).name
     data = ModelCardData(base_model=called, library_name=library, license=licence, tags=["flix", "lora"])
-    ranks = ", ".join(f"{feature} (rank {run.ranks[feature]})" for feature in known)
+    ranks = ", ".join(f"{feature} (rank {checkpoint.ranks[feature]})" for feature in known)
     text = f"""---
 {data.to_yaml()}
 ---
@@ -272,7 +213,7 @@ The updates of {ranks} together, from one run of Featurized Low-Rank Mixtures (L
 
 - base model: `{called}`, licence: {licence or "see there"}
 - training: mixture `{run.cfg.mixture.name}` of the data `{run.cfg.data.name}`, seed {run.cfg.seed}
-- run: `{run.folder.name}`, checkpoint `{run.checkpoint}`
+- run: `{run.name}`, checkpoint `{checkpoint.path.stem}`
 {chr(10).join(scores or ["- never tested on a dataset of just these features"])}
 """
     return ModelCard(text)

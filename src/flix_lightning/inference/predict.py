@@ -2,7 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,83 +15,103 @@ from tqdm import tqdm
 
 from flix_lightning.common import settings
 from flix_lightning.common.append_file import AppendFile, open_append_file
+from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
 from flix_lightning.data.jsonl import read_objects
-from flix_lightning.inference import predictor as predict
-from flix_lightning.inference.predictor import Predictor, Request, Tally
-from flix_lightning.runs.trained import GENERATING, TAKING_UP, TrainedRun
+from flix_lightning.inference.predictor import Predictor, Request, Tally, load, windows
+from flix_lightning.inference.settings import GENERATION, RUN
+from flix_lightning.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-WINDOW = 8  # batches that are sorted by length together, and lost where the process is killed
-
 #: What each setting of `conf/predict.yaml` may be.
 SETTINGS = {
-    **TAKING_UP,
-    **GENERATING,
+    **RUN,
+    **GENERATION,
     "input": settings.TEXT,
     "out": settings.nullable(settings.TEXT),
     "explain": settings.BOOLEAN,
 }
 
-#: Characters of text that end a window early, as a few very long lines must not fill the memory.
-WINDOW_CHARACTERS = 2**22
 
+def predict(cfg: DictConfig) -> Path:
+    """Do what `conf/predict.yaml` asks for, or the rest of it.
 
-def predict_file(cfg: DictConfig) -> Path:
-    """Do what `conf/predict.yaml` asks for, or the rest of it; give the file of predictions.
+    Each line of the input gives one line of the output, in its order: `{"prediction": …}`, and with `explain`
+    its whole `Request`. Memory holds one window of lines.
 
-    Each line of the input gives one of the output, in its order: `{"prediction": …}`, and with `explain` all
-    of its `Request` too. Memory holds a window of them, and each name that cannot be used once.
+    Returns:
+        The file of predictions.
 
     Raises:
-        UserError: a value out of its choices; as `read_objects`, `Predictor.request`, `predict.load` and
+        UserError: a value is out of its choices; or as `read_objects`, `Predictor.request`, `load` and
             `open_append_file`.
-        OSError: the predictions cannot be written; those that are stay, and another call goes on.
+        OSError: the predictions cannot be written. Those that are written stay, and another call goes on.
         SystemExit: on Ctrl-C, with a line that says so.
     """
     settings.check(cfg, SETTINGS)
-    source = Path(cfg.input)
-    out = source.with_suffix(".predictions.jsonl") if cfg.out is None else Path(cfg.out)
-    run = TrainedRun.open(cfg.run)
-    precision = cfg.precision or run.cfg.trainer.precision
-    made_of = {
-        "input": sha256(source),
-        "run": run.id,
-        **{f"checkpoint {one}": sha256(run.folder.checkpoint(one)) for one in run.candidates(cfg.checkpoint)},
-        "precision": precision,
-        "explain": cfg.explain,
-    }
-    with open_append_file(out, made_of) as lines:
-        model = predict.load(
-            run,
-            cfg.checkpoint,
-            batch_size=cfg.batch_size,
-            accelerator=cfg.accelerator,
-            precision=precision,
-        )
-        try:
-            _answer(source, model, lines, cfg.explain)
-        except KeyboardInterrupt as stop:
-            raise SystemExit(f"{out}: interrupted; call again to go on") from stop
+    with _readable_twice(cfg) as source:
+        out = source.with_suffix(".predictions.jsonl") if cfg.out is None else Path(cfg.out)
+        if out.exists() and out.samefile(source):
+            raise UserError(f"out={out} is the input itself; name another file")
+        run = Run.open(cfg.run)
+        precision = cfg.precision or run.cfg.trainer.precision
+        names = run.selectable_checkpoints(cfg.checkpoint)
+        decided_by = {
+            "input": sha256(source),
+            "run": run.id,
+            **{f"checkpoint {name}": sha256(run.checkpoint_path(name)) for name in names},
+            "precision": precision,
+            "explain": cfg.explain,
+        }
+        with open_append_file(out, decided_by) as lines:
+            model = load(
+                run,
+                cfg.checkpoint,
+                batch_size=cfg.batch_size,
+                accelerator=cfg.accelerator,
+                precision=precision,
+            )
+            try:
+                _answer(source, cfg.input, model, lines, cfg.explain)
+            except KeyboardInterrupt as stop:
+                raise SystemExit(f"{out}: interrupted; call again to go on") from stop
     return out
 
 
-def _answer(source: Path, model: Predictor, lines: AppendFile, explain: bool) -> None:
-    # All of them are read before the first is answered, as a bad one must not cost the others.
-    tally = Tally(_requests(source, model))
-    tally.say()
+@contextmanager
+def _readable_twice(cfg: DictConfig) -> Iterator[Path]:
+    """Give the input as a file: it is read to find every fault before the first line is answered.
+
+    A pipe, or `-` for standard input, is copied to a temporary file.
+    """
+    source = Path(cfg.input)
+    if cfg.input != "-" and not (source.exists() and stat.S_ISFIFO(source.stat().st_mode)):
+        yield source
+        return
+    if cfg.out is None:
+        raise UserError(f"input={cfg.input} is a pipe, which gives the output no name: give out=FILE")
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
+        with sys.stdin.buffer if cfg.input == "-" else source.open("rb") as pipe:
+            shutil.copyfileobj(pipe, copy)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def _answer(source: Path, name: str, model: Predictor, lines: AppendFile, explain: bool) -> None:
+    # All lines are read before the first is answered: a bad line must not cost the others.
+    tally = Tally(_requests(source, name, model))
+    tally.log()
     done = 0
     with tqdm(total=tally.texts, unit="line", dynamic_ncols=True) as bar:
-        for window in _windows(_requests(source, model), WINDOW * model.batch_size):
+        for window in windows(_requests(source, name, model), model.batch_size):
             done += len(window)
             # Windows are those of an unbroken call, so that each batch is the same again.
             if (left := done - lines.count) > 0:
                 answered = zip(model.answer(window), window, strict=True)
                 lines.add([_line(*one, explain) for one in answered][-left:])
             bar.update(len(window))
-    if model.cut:
-        log.warning("of %d texts, longer than the run's inputs, so cut: %d", tally.texts, model.cut)
+    model.log_cut(tally.texts)
 
 
 def _line(answer: str, request: Request, explain: bool) -> str:
@@ -100,18 +125,6 @@ def _line(answer: str, request: Request, explain: bool) -> str:
     return json.dumps({"prediction": answer, **(explained if explain else {})}, ensure_ascii=False)
 
 
-def _requests(source: Path, model: Predictor) -> Iterator[Request]:
+def _requests(source: Path, name: str, model: Predictor) -> Iterator[Request]:
     for where, line in read_objects(source):
-        yield model.request(line, where)
-
-
-def _windows(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
-    window, characters = [], 0
-    for request in requests:
-        window.append(request)
-        characters += len(request.text)
-        if len(window) == size or characters >= WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-    if window:
-        yield window
+        yield model.request(line, where.replace(str(source), name))

@@ -6,7 +6,7 @@ one adapter, so that texts of several tasks share a batch and each is still answ
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,23 @@ from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
 from flix_lightning.data.jsonl import get_string
+from flix_lightning.data.layout import Example
+from flix_lightning.data.mixture import Dataset
 from flix_lightning.data.mixture_config import SHARED
 from flix_lightning.data.tokenization import Tokenization
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
-from flix_lightning.runs.trained import TrainedRun
+from flix_lightning.runs.run import Run
 from flix_lightning.tasks.definitions import TASKS
 from flix_lightning.tasks.languages import is_known
 
 log = logging.getLogger(__name__)
+
+#: Batches of a window: all that is lost where the process is killed.
+WINDOW = 8
+
+#: Characters that end a window early: a few very long texts must not fill the memory.
+WINDOW_CHARACTERS = 2**22
 
 _SHOWN = 20  # names that are listed
 _EVERYWHERE = f"shared:{SHARED}"  # a feature of every text, for runs that have it
@@ -68,8 +76,8 @@ class Tally:
             self.dropped.update(request.dropped)
             self.unused.update(request.unused)
 
-    def say(self) -> None:
-        """Log it, each feature and key once."""
+    def log(self) -> None:
+        """Log each feature and each key once."""
         for what, found in (
             ("never trained, so dropped", self.dropped),
             ("neither text nor feature of this run, so not used", self.unused),
@@ -87,19 +95,21 @@ class Predictor:
 
     Attributes:
         batch_size: texts that are generated for at once.
+        steps: name of each checkpoint -> its optimizer step.
         cut: how many texts so far were longer than the run's inputs, and cut.
     """
 
     def __init__(
         self,
-        run: TrainedRun,
+        run: Run,
         checkpoint: str | None,
         base: Base,
         adapter: Adapter,
         fabric: Fabric,
         batch_size: int,
+        steps: Mapping[str, int],
     ):
-        self._run, self._asked = run, checkpoint
+        self._run, self._asked, self.steps = run, checkpoint, steps
         lengths = run.cfg.data.max_input_length, run.cfg.data.max_target_length
         self._tokenization = Tokenization(base.tokenizer, base.is_encoder_decoder, *lengths)
         self._collator = Collator.of(base.tokenizer, base.is_encoder_decoder)
@@ -158,6 +168,12 @@ class Predictor:
         unused = tuple(key for key in line if key not in names and key not in keys)
         return self._request(text, features, task, unused, bare)
 
+    def request_example(self, dataset: Dataset, example: Example) -> Request:
+        """Make the request of an example of a dataset; raises UserError as `Dataset.describe` does."""
+        described = dataset.describe(example, self._kinds)
+        features = [f"{kind}:{name}" for kind, name in described.items()]
+        return self._request(example.input, features, dataset.task)
+
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """Answer requests in their order, those of like length together."""
         if not requests:
@@ -176,6 +192,11 @@ class Predictor:
                 answers[i] = text
         return answers
 
+    def log_cut(self, texts: int) -> None:
+        """Log how many of `texts` inputs were cut."""
+        if self.cut:
+            log.warning("of %d texts, longer than the run's inputs, so cut: %d", texts, self.cut)
+
     def _request(
         self,
         text: str,
@@ -190,16 +211,16 @@ class Predictor:
         if task is None:
             task = next((name.removeprefix("task:") for name in named if name.startswith("task:")), None)
         if task not in self._selected:
-            self._selected[task] = self._run.select(self._asked, [task] if task else [])
+            self._selected[task] = self._run.select_checkpoint(self._asked, [task] if task else [])
         return Request(text, on, dropped, unused, self._selected[task], bare)
 
     def _said(self, requests: Sequence[Request]) -> list[str]:
-        Tally(requests).say()
+        Tally(requests).log()
         return self.answer(requests)
 
 
 def load(
-    run: str | Path | TrainedRun,
+    run: str | Path | Run,
     checkpoint: str | None = None,
     *,
     batch_size: int | None = None,
@@ -218,22 +239,37 @@ def load(
         UserError: no finished run; no such checkpoint; a base or checkpoint that cannot be read; an
             accelerator or precision that Lightning refuses.
     """
-    run = run if isinstance(run, TrainedRun) else TrainedRun.open(run)
-    read = {name: run.checkpoint(name) for name in run.candidates(checkpoint)}
+    run = run if isinstance(run, Run) else Run.open(run)
+    read = {name: run.checkpoint(name) for name in run.selectable_checkpoints(checkpoint)}
     ranks = {
-        _stacked(name, feature): rank for name, one in read.items() for feature, rank in one["ranks"].items()
+        _stacked(name, feature): rank for name, one in read.items() for feature, rank in one.ranks.items()
     }
-    adapters = [one["adapter"] for one in read.values()]
-    state = {key: torch.cat([one[key] for one in adapters]) for key in adapters[0]}
+    pools = [one.pools for one in read.values()]
+    state = {key: torch.cat([one[key] for one in pools]) for key in pools[0]}
     try:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision or run.cfg.trainer.precision)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"Lightning refuses the accelerator or precision: {error}") from error
-    base = run.base()
+    base = run.load_base(whole_vocabulary=True)
     adapter = inject(base.model, FeatureSpace(ranks), run.cfg.model.targets)
     adapter.load_state_dict(state, ranks)
     base.model.to(fabric.device)
-    return Predictor(run, checkpoint, base, adapter, fabric, batch_size or run.cfg.evaluation.batch_size)
+    batch_size = batch_size or run.cfg.evaluation.batch_size
+    steps = {name: one.step for name, one in read.items()}
+    return Predictor(run, checkpoint, base, adapter, fabric, batch_size, steps)
+
+
+def windows(requests: Iterable[Request], batch_size: int) -> Iterator[list[Request]]:
+    """Cut requests into windows of WINDOW batches, which are sorted by length together."""
+    window, characters = [], 0
+    for request in requests:
+        window.append(request)
+        characters += len(request.text)
+        if len(window) == WINDOW * batch_size or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
 
 
 def _stacked(checkpoint: str, feature: str) -> str:

@@ -8,8 +8,7 @@ from statistics import fmean
 
 from flix_lightning.reports import render
 from flix_lightning.reports.render import Report, Section, Table
-from flix_lightning.runs import rows as results
-from flix_lightning.runs.plan import Plan, left_out_note
+from flix_lightning.runs.run import Run, left_out_note
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
 
@@ -19,37 +18,35 @@ class Entry:
     """A run and the tables that it is part of.
 
     Attributes:
-        plan: the run.
+        run: the run.
         tables: their names.
         state: finished, begun (it has a checkpoint to go on from) or to do.
         seconds: of training with its validations; None unless finished.
     """
 
-    plan: Plan
+    run: Run
     tables: tuple[str, ...]
     state: str
     seconds: float | None
 
 
-def entries(plans: Iterable[Plan]) -> list[Entry]:
+def entries(runs: Iterable[Run]) -> list[Entry]:
     """Each run once, with all of its tables, in the order in which they first name it.
 
     Raises:
         UserError: a finished run's results are not as they were written.
     """
     tables, first = defaultdict(list), {}
-    for plan in plans:
-        first.setdefault(plan.folder.path, plan)
-        tables[plan.folder.path] += plan.cfg.tables
-    return [_entry(plan, tuple(dict.fromkeys(tables[path]))) for path, plan in first.items()]
+    for run in runs:
+        first.setdefault(run.path, run)
+        tables[run.path] += run.cfg.tables
+    return [_entry(run, tuple(dict.fromkeys(tables[path]))) for path, run in first.items()]
 
 
-def _entry(plan: Plan, tables: tuple[str, ...]) -> Entry:
-    if not plan.folder.finished:
-        return Entry(plan, tables, BEGUN if plan.folder.checkpoints.is_dir() else TO_DO, None)
-    rows = results.read(plan.folder.results)
-    seconds = next(row.value for row in rows if (row.split, row.metric) == ("train", "seconds"))
-    return Entry(plan, tables, FINISHED, seconds)
+def _entry(run: Run, tables: tuple[str, ...]) -> Entry:
+    if not run.finished:
+        return Entry(run, tables, BEGUN if run.checkpoints.is_dir() else TO_DO, None)
+    return Entry(run, tables, FINISHED, run.facts["seconds"])
 
 
 def expected_seconds(found: Sequence[Entry]) -> Mapping[str, float]:
@@ -64,14 +61,14 @@ def expected_seconds(found: Sequence[Entry]) -> Mapping[str, float]:
             alike[_kind(entry)].append(entry.seconds)
     every = [seconds for values in alike.values() for seconds in values]
     return {
-        entry.plan.folder.path.name: fmean(alike.get(_kind(entry), every))
+        entry.run.name: fmean(alike.get(_kind(entry), every))
         for entry in found
         if entry.state != FINISHED and every
     }
 
 
 def _kind(entry: Entry) -> tuple[str, str]:
-    return entry.plan.cfg.flix.name, entry.plan.mixture.name
+    return entry.run.method, entry.run.mixture.name
 
 
 def report(found: Sequence[Entry], left_out: Sequence[str] = ()) -> Report:
@@ -84,9 +81,9 @@ def report(found: Sequence[Entry], left_out: Sequence[str] = ()) -> Report:
     expected = expected_seconds(found)
     lines = [
         (
-            entry.plan.folder.path.name,
+            entry.run.name,
             entry.state,
-            _duration(entry.seconds or expected.get(entry.plan.folder.path.name)),
+            _duration(entry.seconds or expected.get(entry.run.name)),
             " ".join(entry.tables),
         )
         for entry in found

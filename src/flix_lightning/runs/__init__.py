@@ -1,1 +1,1 @@
-"""One run: its resolved config, its identity, its folder and what it leaves there."""
+"""One run: its resolved config, its identity, its folder, and what it leaves there."""

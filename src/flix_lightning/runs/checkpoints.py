@@ -1,44 +1,84 @@
-"""Checkpoint files: written whole, read with care, and still known when their folder was moved."""
+"""Checkpoint files, read with care: no code in them is run, and what they hold is checked."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from flix_lightning.adapter.features import FeatureSpace
-from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import atomic_file
+from flix_lightning.adapter.projection import require_finite
+from flix_lightning.common.errors import UserError, list_names
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
-_KEYS_TO_GO_ON = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
+_KEYS_TO_RESUME = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
 
 
-def read(path: Path, to_go_on: bool = False) -> dict[str, Any]:
-    """Read a checkpoint, without running any code that it may hold.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The adapter in a checkpoint file. Its tensors stay in the file until they are used.
 
-    Its tensors stay in the file until they are used, and of a pool only the rows that are.
-
-    Args:
+    Attributes:
         path: the file.
-        to_go_on: whether training is to go on from it, which takes more than the adapter.
-
-    Raises:
-        UserError: it is not there, broken, or of something else.
+        ranks: "kind:name" -> rank of every feature.
+        pools: "<projection>.A" [R, d_in] and "<projection>.B" [R, d_out].
+        step: optimizer step.
     """
-    cure = f"delete {path.parent} to train anew"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever the pickle and zip readers make of a broken file
-        raise UserError(f"{path}: no readable checkpoint ({type(error).__name__}); {cure}") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path}: no checkpoint of FLix but a {type(checkpoint).__name__}; {cure}")
-    if lacking := sorted((_KEYS_TO_GO_ON if to_go_on else _KEYS) - checkpoint.keys()):
-        raise UserError(f"{path}: no checkpoint of FLix, as it lacks {', '.join(lacking)}; {cure}")
-    if fault := _fault(checkpoint["ranks"], checkpoint["adapter"]):
-        raise UserError(f"{path}: {fault}; {cure}")
-    return checkpoint
+
+    path: Path
+    ranks: Mapping[str, int]
+    pools: Mapping[str, Tensor]
+    step: int
+
+    @classmethod
+    def read(cls, path: Path, *, to_resume: bool = False) -> "Checkpoint":
+        """Read a checkpoint.
+
+        Args:
+            path: the file.
+            to_resume: whether training resumes from it, which needs more than the adapter.
+
+        Raises:
+            UserError: the file is missing, broken, or something else.
+        """
+        cure = f"delete {path.parent} to train anew"
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # whatever the pickle and zip readers make of a broken file
+            raise UserError(f"{path}: no readable checkpoint ({type(error).__name__}); {cure}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: no checkpoint of FLix but a {type(found).__name__}; {cure}")
+        if lacking := sorted((_KEYS_TO_RESUME if to_resume else _KEYS) - found.keys()):
+            raise UserError(f"{path}: no checkpoint of FLix, as it lacks {', '.join(lacking)}; {cure}")
+        if fault := _fault(found["ranks"], found["adapter"]):
+            raise UserError(f"{path}: {fault}; {cure}")
+        return cls(path, found["ranks"], found["adapter"], found["global_step"])
+
+    def rank(self, features: Collection[str]) -> int:
+        """Return the rank of these features together.
+
+        Raises:
+            UserError: none of them was trained with a rank above 0.
+        """
+        if rank := FeatureSpace(self.ranks).active_rank(features):
+            return rank
+        known = list_names([feature for feature, rank in self.ranks.items() if rank], 100)
+        raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
+
+    def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return each projection's A [r, d_in] and B [r, d_out] of these features; log unknown features.
+
+        Raises:
+            UserError: as `rank`; or a value is not finite.
+        """
+        self.rank(features)
+        (index,) = FeatureSpace(self.ranks).rows([features]).index
+        rows = {key: pool[index] for key, pool in self.pools.items()}
+        require_finite(rows)
+        names = sorted({key.rpartition(".")[0] for key in rows})
+        return {name: (rows[f"{name}.A"], rows[f"{name}.B"]) for name in names}
 
 
 def _fault(ranks: Any, pools: Any) -> str | None:
@@ -47,7 +87,7 @@ def _fault(ranks: Any, pools: Any) -> str | None:
         return "its ranks or pools are no mapping"
     try:
         rows = FeatureSpace(ranks).total_rank
-    except (UserError, AttributeError) as error:  # this for a name that is no text
+    except (UserError, AttributeError) as error:  # AttributeError: a name is no text
         return str(error)
     for key, pool in pools.items():
         name, _, letter = str(key).rpartition(".")
@@ -56,28 +96,3 @@ def _fault(ranks: Any, pools: Any) -> str | None:
         if not isinstance(pool, torch.Tensor) or pool.ndim != 2 or len(pool) != rows:
             return f"{key} is no pool of {rows} rows, as its ranks have it"
     return None
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Knows its scores again, and in a run's folder that was moved too, where Lightning's own starts anew."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the scores, and the file that has the best, in the folder where it is now."""
-        path = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
-        places = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
-        super().load_state_dict(
-            {**state_dict, **places, "best_k_models": {path: state_dict["best_model_score"]}}
-        )
-        self.current_score = state_dict["current_score"]
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all; Lightning's own are copied into place from another disk."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        """Write one; raises UserError where `write_atomic` does."""
-        with atomic_file(Path(path)) as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # in which torch wraps what the disk said
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None

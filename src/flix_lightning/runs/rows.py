@@ -91,20 +91,6 @@ def validations(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
     return {step: {task: fmean(values) for task, values in tasks.items()} for step, tasks in found.items()}
 
 
-def selected_validation(rows: Iterable[Row], selection: str) -> dict[str, float]:
-    """Task -> its validation score, a macro average over languages, at the selected step.
-
-    Args:
-        rows: one run's.
-        selection: "task" (each task at the step where it is best, as in the paper) or "average" (all at the
-            step where their average is best).
-    """
-    steps = list(validations(rows).values())
-    if selection == "average":
-        return max(steps, key=lambda tasks: fmean(tasks.values()))
-    return {task: max(tasks[task] for tasks in steps) for task in steps[0]}
-
-
 def macro_averages(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
     """(active, task, seen) -> the macro average over languages of one evaluation's scores."""
     found = defaultdict(list)

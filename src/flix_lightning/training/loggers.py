@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import wandb
@@ -13,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.runs.folder import RunFolder
+from flix_lightning.common.settings import plain
 from flix_lightning.runs.rows import Row, macro_averages
+from flix_lightning.runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -22,27 +22,8 @@ MODES = ("offline", "online", "disabled")
 _COLUMNS = ("step", "split", "task", "language", "seen", "active", "metric", "value", "n")
 
 
-@dataclass(frozen=True)
-class TrackedRun:
-    """What a logger is told of a run.
-
-    Attributes:
-        folder: the run's folder; loggers write there.
-        config: the resolved config, plain data.
-        method: the method's name.
-        mixture: the training mixture's name, by which runs are grouped.
-        tables: the tables or sweeps that the run is part of.
-    """
-
-    folder: RunFolder
-    config: Mapping[str, Any]
-    method: str
-    mixture: str
-    tables: tuple[str, ...] = ()
-
-
 @contextmanager
-def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: TrackedRun) -> Iterator[list[Logger]]:
+def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: Run) -> Iterator[list[Logger]]:
     """Open the config's loggers, and close them however the block ends.
 
     Args:
@@ -61,9 +42,9 @@ def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: TrackedRun) -> Itera
 
 
 @contextmanager
-def csv_logger(run: TrackedRun) -> Iterator[CSVLogger]:
+def csv_logger(run: Run) -> Iterator[CSVLogger]:
     """Log into `metrics/version_<k>/metrics.csv` of the run's folder; a resumed run gets the next k."""
-    logger = CSVLogger(run.folder.path, name=run.folder.metrics.name)
+    logger = CSVLogger(run.path, name=run.metrics.name)
     try:
         yield logger
     finally:
@@ -71,7 +52,7 @@ def csv_logger(run: TrackedRun) -> Iterator[CSVLogger]:
 
 
 @contextmanager
-def wandb_logger(run: TrackedRun, project: str, entity: str | None, mode: str) -> Iterator[WandbLogger]:
+def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Iterator[WandbLogger]:
     """Log to W&B, by default into the run's folder with no account; marked failed when the block raises.
 
     Raises:
@@ -79,20 +60,20 @@ def wandb_logger(run: TrackedRun, project: str, entity: str | None, mode: str) -
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
-    run.folder.path.mkdir(parents=True, exist_ok=True)
+    run.path.mkdir(parents=True, exist_ok=True)
     try:
         # Made here and not by WandbLogger: its offline=True would set WANDB_MODE for every later job of this
         # process, and it would take over a run that is still open.
         experiment = wandb.init(
             project=project,
             entity=entity,
-            id=run.folder.id,
-            name=run.folder.path.name,
-            group=run.mixture,
-            tags=[run.method, run.mixture, *run.tables],
+            id=run.id,
+            name=run.name,
+            group=run.cfg.mixture.name,
+            tags=[run.method, run.cfg.mixture.name, *run.cfg.tables],
             job_type="train",
-            config=dict(run.config),
-            dir=run.folder.path,
+            config=plain(run.cfg),
+            dir=run.path,
             mode=mode if rank_zero_only.rank == 0 else "disabled",
             resume="allow",
             reinit="create_new",
@@ -107,7 +88,7 @@ def wandb_logger(run: TrackedRun, project: str, entity: str | None, mode: str) -
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     exit_code = 1
     try:
-        yield WandbLogger(project=project, save_dir=run.folder.path, experiment=experiment)
+        yield WandbLogger(project=project, save_dir=run.path, experiment=experiment)
         exit_code = 0
     finally:
         experiment.finish(exit_code=exit_code)
@@ -138,11 +119,6 @@ def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) ->
 def mean_key(prefix: str, task: str, seen: str) -> str:
     """What the macro average over a task's languages is logged as; `prefix` as `val`, `seen` as in a row."""
     return f"{prefix}/{task}/mean" + ("" if seen == "seen" else f"_{seen}")
-
-
-def note_skipped(run: TrackedRun) -> None:
-    """Say that a run is finished already; no logger is opened for it."""
-    log.info("Skipped, finished already: %s (delete the folder to do it again)", run.folder.path)
 
 
 def _prefix(split: str, active: str = "all") -> str:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
@@ -23,6 +23,7 @@ from flix_lightning.data.batches import IGNORED
 from flix_lightning.data.mixture import Dataset
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
+from flix_lightning.runs.predictions import Prediction
 from flix_lightning.tasks.definitions import get_task
 from flix_lightning.tasks.metrics import score_texts
 
@@ -36,13 +37,15 @@ class Score:
 
     Attributes:
         index: the dataset's index in the evaluated list.
+        metric: name of the metric.
         value: the metric, 0-100.
-        predictions: (id, prediction, target) of each example, in the order of the file.
+        predictions: of each example, in the order of the file.
     """
 
     index: int
+    metric: str
     value: float
-    predictions: list[tuple[str, str, str]]
+    predictions: list[Prediction]
 
 
 class FlixModule(LightningModule):
@@ -89,7 +92,7 @@ class FlixModule(LightningModule):
         self.on_scores = on_scores
         self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
         self.leaving = False  # whether the process is to end, and what is left of an evaluation is not done
-        self._predictions: dict[int, dict[int, tuple[str, str, str]]] = defaultdict(dict)
+        self._predictions: dict[int, dict[int, Prediction]] = defaultdict(dict)
         self._step_loss = 0.0
         self._losses: dict[int, Tensor] = {}  # of steps that were not looked at
         # By this process: examples seen, and those that had no active feature. Not a buffer, which DDP would
@@ -221,7 +224,7 @@ class FlixModule(LightningModule):
             batch["dataset"], batch["position"], batch["ids"], predictions, batch["targets"], strict=True
         )
         for dataset, position, id, prediction, target in found:
-            self._predictions[int(dataset)][int(position)] = (id, prediction, target)
+            self._predictions[int(dataset)][int(position)] = Prediction(id, prediction, target)
 
     def test_step(self, batch: dict[str, Any]) -> None:
         """As in validation."""
@@ -241,7 +244,7 @@ class FlixModule(LightningModule):
         self.on_scores("test", self._scores())
 
     def _scores(self) -> list[Score]:
-        gathered: list[dict[int, dict[int, tuple[str, str, str]]]] = [dict(self._predictions)]
+        gathered: list[dict[int, dict[int, Prediction]]] = [dict(self._predictions)]
         if self.trainer.world_size > 1:
             gathered = [{}] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, dict(self._predictions))
@@ -252,9 +255,9 @@ class FlixModule(LightningModule):
             if not by_position:
                 continue
             predictions = [by_position[position] for position in sorted(by_position)]
+            metric = get_task(dataset.task).metric
             _, texts, targets = zip(*predictions, strict=True)
-            value = score_texts(get_task(dataset.task).metric, texts, targets)
-            scores.append(Score(index, value, predictions))
+            scores.append(Score(index, metric, score_texts(metric, texts, targets), predictions))
         return scores
 
     def _means(self, scores: Sequence[Score]) -> dict[str, float]:
@@ -287,8 +290,8 @@ class FlixModule(LightningModule):
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint; raises UserError as `load_adapter` does."""
-        self.load_adapter(checkpoint)
+        """Resume from a checkpoint; raises UserError as `Adapter.load_state_dict` does."""
+        self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
         self._seen_without.copy_(checkpoint["seen_without"] if self.global_rank == 0 else torch.zeros(2))
         self.seconds = checkpoint["seconds"]
         # Lightning counts micro-batches, of which a step may have another number than before.
@@ -296,14 +299,6 @@ class FlixModule(LightningModule):
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts, done))
-
-    def load_adapter(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the adapter strictly, and nothing else.
-
-        Raises:
-            UserError: one of other features or shapes, naming what differs.
-        """
-        self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
 
 
 @contextmanager

@@ -10,9 +10,7 @@ from omegaconf import DictConfig
 from flix_lightning.common import cli
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import TABLES, appendix, make
-from flix_lightning.runs import finished
-from flix_lightning.runs.finished import Finished
-from flix_lightning.runs.plan import Plan, plan_all
+from flix_lightning.runs.run import Run, resolve_all
 
 #: Tables 6-50 are the languages behind Tables 1 and 2, and their runs.
 SHOWN = tuple(name for name in TABLES if name not in {f"table{number}" for number in appendix.SHOWN})
@@ -39,20 +37,18 @@ class Held:
 
     Attributes:
         name: the table's.
-        plans: its finished runs: on the seeds that have all of them, or else on those that have some.
-        runs: what each of `plans` left behind.
+        runs: its finished runs: on the seeds that have all of them, or else on those that have some.
         reports: the files of the table, of these runs.
     """
 
     name: str
-    plans: Sequence[Plan]
-    runs: Sequence[Finished]
+    runs: Sequence[Run]
     reports: Mapping[str, Report]
 
     @property
     def seeds(self) -> list[int]:
         """Those of its runs, sorted."""
-        return sorted({plan.cfg.seed for plan in self.plans})
+        return sorted({run.cfg.seed for run in self.runs})
 
 
 def tables(overrides: Sequence[str], seeds: Collection[int]) -> tuple[dict[str, Held], list[Lacking]]:
@@ -84,9 +80,9 @@ def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple
     # First, as to plan its runs may mean to make the base that they are of.
     if not any(any(there.glob(f"*-{cfg.mixture.name}-seed*")) for cfg in cfgs):
         return none
-    planned = {seed: plan_all(_on_seed(cfgs, seed)) for seed in sorted(seeds)}
-    done = {seed: [plan for plan in plans if plan.folder.finished] for seed, (plans, _) in planned.items()}
-    complete = [seed for seed, (plans, _) in planned.items() if len(done[seed]) == len(plans) > 0]
+    planned = {seed: resolve_all(_on_seed(cfgs, seed)) for seed in sorted(seeds)}
+    done = {seed: [run for run in runs if run.finished] for seed, (runs, _) in planned.items()}
+    complete = [seed for seed, (runs, _) in planned.items() if len(done[seed]) == len(runs) > 0]
     begun = [seed for seed in planned if done[seed] and seed not in complete]
     lacking = None
     if begun:
@@ -96,12 +92,9 @@ def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple
     shown = complete or begun
     if not shown:
         return none
-    plans = [plan for seed in shown for plan in done[seed]]
-    missing = [
-        plan.folder.path.name for seed in shown for plan in planned[seed][0] if not plan.folder.finished
-    ]
-    runs = [finished.read(plan) for plan in plans]
-    return Held(name, plans, runs, make(name, runs, missing, planned[shown[0]][1])), lacking
+    runs = [run for seed in shown for run in done[seed]]
+    missing = [run.name for seed in shown for run in planned[seed][0] if not run.finished]
+    return Held(name, runs, make(name, runs, missing, planned[shown[0]][1])), lacking
 
 
 def _on_seed(cfgs: Sequence[DictConfig], seed: int) -> Iterator[DictConfig]:

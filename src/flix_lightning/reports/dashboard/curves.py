@@ -1,65 +1,32 @@
 """Every finished run of a folder: its facts, its learning curves, its config."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flix_lightning.reports.chart import Curves, means
 from flix_lightning.runs import rows as results
-from flix_lightning.runs.folder import RunFolder, logged
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run
 
 STEP = "optimiser step"
+LOSS = "train/loss"
 
 Points = list[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: where it lives.
-        rows: its results.
-        config: its resolved config, YAML.
-        losses: (step, training loss), as the CSV logger has it; empty without that logger.
-    """
-
-    folder: RunFolder
-    rows: Sequence[Row]
-    config: str
-    losses: Sequence[tuple[int, float]]
-
-    @cached_property
-    def facts(self) -> Mapping[str, float]:
-        """Its run-level facts, by metric."""
-        return {row.metric: row.value for row in self.rows if row.split == "train"}
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps that it was trained for."""
-        return max(row.step for row in self.rows if row.split == "train")
-
-    @property
-    def curves(self) -> list[Curves]:
-        """Its validation scores by task and its training loss, as far as there are any."""
-        return _charts({"Validation": _by_task(self.rows)}, {"": self.losses})
-
-
-def read_all(root: Path) -> list[Run]:
-    """The finished runs below `root`, by name.
+def finished_runs(root: Path) -> list[Run]:
+    """Return the finished runs below `root`, by name.
 
     Raises:
         UserError: one of them is not as it was written.
     """
-    found = []
-    for path in sorted(root.glob("*/results.jsonl")):
-        folder = RunFolder(path.parent)
-        rows = results.read(path)
-        found.append(Run(folder, rows, folder.config.read_text("utf-8"), logged(folder, "train/loss")))
-    return found
+    return [Run.open(path.parent) for path in sorted(root.glob("*/results.jsonl"))]
+
+
+def curves(run: Run) -> list[Curves]:
+    """Chart a run's validation scores by task and its training loss, as far as there are any."""
+    return _charts({"Validation": _by_task(run.rows)}, {"": run.logged(LOSS)})
 
 
 def learning_curves(runs: Iterable[Run]) -> dict[str, list[Curves]]:
@@ -69,7 +36,7 @@ def learning_curves(runs: Iterable[Run]) -> dict[str, list[Curves]]:
         mixtures[run.rows[0].mixture][run.rows[0].method].append(run)
     found = {}
     for mixture, methods in mixtures.items():
-        losses = {method: _mean([run.losses for run in alike]) for method, alike in methods.items()}
+        losses = {method: _mean([run.logged(LOSS) for run in alike]) for method, alike in methods.items()}
         panels: dict[str, dict[str, Points]] = defaultdict(dict)
         for method, alike in methods.items():
             by_task = [_by_task(run.rows) for run in alike]

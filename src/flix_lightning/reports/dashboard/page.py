@@ -38,16 +38,16 @@ def page(output: Path, overrides: Sequence[str]) -> str:
         UserError, HydraException, OmegaConfBaseException: no run is there; the overrides fit no sweep; a run
             is not as it was written.
     """
-    runs = everyrun.read_all(output / "runs")
+    runs = everyrun.finished_runs(output / "runs")
     if not runs:
         raise UserError(f"{output / 'runs'}: no finished run; `make reproduce-table1` makes the first six")
     held, lacking = tables(overrides, {run.rows[0].seed for run in runs})
     compared = comparisons(held)
-    members = {name: {plan.folder.id for plan in one.plans} for name, one in held.items()}
+    members = {name: {run.id for run in one.runs} for name, one in held.items()}
     first = members[compared[0].held.name] if compared else ()
     content = {
         "output": output,
-        "newest": datetime.fromtimestamp(max(run.folder.results.stat().st_mtime for run in runs)),
+        "newest": datetime.fromtimestamp(max(run.results.stat().st_mtime for run in runs)),
         "unfinished": sum(path.is_dir() for path in (output / "runs").iterdir()) - len(runs),
         "runs": runs,
         "members": members,
@@ -56,7 +56,7 @@ def page(output: Path, overrides: Sequence[str]) -> str:
         "compared": compared,
         "curves": {name: make(held[name].runs) for name, make in CURVES.items() if name in held},
         "charts": held["figure2"].reports.values() if "figure2" in held else [],
-        "learning": everyrun.learning_curves(run for run in runs if run.folder.id in first),
+        "learning": everyrun.learning_curves(run for run in runs if run.id in first),
         "samples": samples(compared[0]) if compared else None,
     }
     return _environment().get_template("page.html").render(content)
@@ -85,6 +85,7 @@ def _environment() -> Environment:
         "verdicts": (AHEAD, OPEN, BEHIND),
         "styles": {OURS: 0, "Compute-matched": 1, "Param-matched": 2},
         "drawing": drawing,
+        "curves_of": everyrun.curves,
     }
     return environment
 

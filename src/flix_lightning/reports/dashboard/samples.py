@@ -7,9 +7,8 @@ from hashlib import blake2b
 from flix_lightning.reports.dashboard.comparison import Comparison
 from flix_lightning.reports.tables.methods import PAPER_ROWS
 from flix_lightning.reports.tables.scores import ScoreColumn, Scores
-from flix_lightning.runs.folder import read_predictions
-from flix_lightning.runs.plan import Plan
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run
 from flix_lightning.tasks.definitions import get_task
 
 COUNT = 3
@@ -53,8 +52,8 @@ def samples(comparison: Comparison) -> Samples:
         UserError: predictions or data cannot be read, or `data.samples` names what is no task.
     """
     seed = comparison.held.seeds[0]
-    shown = [get_task(task).name for task in comparison.held.plans[0].cfg.data.samples]
-    plans = {plan.folder.id: plan for plan in comparison.held.plans}
+    shown = [get_task(task).name for task in comparison.held.runs[0].cfg.data.samples]
+    runs = {run.id: run for run in comparison.held.runs}
     languages: dict[str, list[tuple[str, Sequence[Sample]]]] = {}
     left_out = {}
     for column in comparison.columns:
@@ -63,7 +62,7 @@ def samples(comparison: Comparison) -> Samples:
             if first.task not in shown:
                 left_out[first.task] = None
                 continue
-            languages.setdefault(first.language, []).append((column.head, _samples(rows, plans)))
+            languages.setdefault(first.language, []).append((column.head, _samples(rows, runs)))
     return Samples(seed, languages, list(left_out))
 
 
@@ -77,12 +76,12 @@ def _datasets(scores: Scores, column: ScoreColumn, seed: int) -> list[Mapping[st
     ]
 
 
-def _samples(rows: Mapping[str, Row], plans: Mapping[str, Plan]) -> list[Sample]:
-    predicted = {method: _predictions(row, plans[row.run]) for method, row in rows.items()}
+def _samples(rows: Mapping[str, Row], runs: Mapping[str, Run]) -> list[Sample]:
+    predicted = {method: _predictions(row, runs[row.run]) for method, row in rows.items()}
     row = next(iter(rows.values()))
     inputs = {
         example.id: (example.input, example.target)
-        for example in plans[row.run].layout.read(row.task, "test", row.language)
+        for example in runs[row.run].layout.read(row.task, "test", row.language)
     }
     common = set.intersection(*(set(found) for found in predicted.values()))
     chosen = sorted(common, key=lambda name: blake2b(name.encode()).digest())[:COUNT]
@@ -91,7 +90,6 @@ def _samples(rows: Mapping[str, Row], plans: Mapping[str, Plan]) -> list[Sample]
     ]
 
 
-def _predictions(row: Row, plan: Plan) -> dict[str, str]:
+def _predictions(row: Row, run: Run) -> dict[str, str]:
     """Id -> what the run wrote."""
-    path = plan.folder.predictions(f"{row.split}-{row.active}", row.task, row.language)
-    return {line["id"]: line["prediction"] for line in read_predictions(path)}
+    return {one.id: one.prediction for one in run.predictions(row)}

@@ -15,8 +15,7 @@ from flix_lightning.reports.tables import growth as languages
 from flix_lightning.reports.tables import table3 as dropout
 from flix_lightning.reports.tables import table4 as ranks
 from flix_lightning.reports.tables import table5 as shared
-from flix_lightning.runs.finished import Finished
-from flix_lightning.runs.plan import left_out_note
+from flix_lightning.runs.run import Run, left_out_note
 
 #: A table's name -> the files it is saved as, each with what makes it of its runs and the missing ones.
 TABLES = {
@@ -39,7 +38,7 @@ TABLES = {
 
 
 def make(
-    name: str, runs: Sequence[Finished], missing: Sequence[str], left_out: Sequence[str]
+    name: str, runs: Sequence[Run], missing: Sequence[str], left_out: Sequence[str]
 ) -> dict[str, Report]:
     """Each file of the table that `name` is in `TABLES`.
 

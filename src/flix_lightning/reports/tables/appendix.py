@@ -10,7 +10,7 @@ from flix_lightning.reports.tables import table1, table2
 from flix_lightning.reports.tables.methods import PAPER_ROWS
 from flix_lightning.reports.tables.printed import Footnotes, printed_cell
 from flix_lightning.reports.tables.scores import ScoreColumn, Scores, mean, missing_runs
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 SPLITS = ("validation", "test")
 
@@ -39,7 +39,7 @@ SHOWN = {
 """The paper's number -> what its table shows."""
 
 
-def table(number: int, runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(number: int, runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """One of the paper's Tables 6-50 from our runs, beside the paper's own.
 
     Args:
@@ -82,7 +82,7 @@ def table(number: int, runs: Sequence[Finished], missing: Sequence[str] = ()) ->
     return Report((results,), missing_runs(missing))
 
 
-def _columns(shown: ScoreColumn, method: str, runs: Sequence[Finished]) -> dict[str, ScoreColumn]:
+def _columns(shown: ScoreColumn, method: str, runs: Sequence[Run]) -> dict[str, ScoreColumn]:
     """The paper's name of each dataset that the runs were tested on -> a column of it alone."""
     columns: dict[str, ScoreColumn] = {}
     for row in (row for run in runs for row in run.rows if row.split == "test"):

@@ -9,8 +9,8 @@ from flix_lightning.reports.chart import BarChart, Panel
 from flix_lightning.reports.render import Section, Table
 from flix_lightning.reports.tables import differences, methods, table1, table2
 from flix_lightning.reports.tables.scores import DASH, ScoreColumn, Scores, missing_runs
-from flix_lightning.runs.finished import Finished
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run
 
 TOGETHER, ALONE = "Multitask multilingual", "Multilingual"
 
@@ -23,7 +23,7 @@ _PAIRS = tuple(
 )
 
 
-def figure(runs: Sequence[Finished], missing: Sequence[str] = ()) -> BarChart:
+def figure(runs: Sequence[Run], missing: Sequence[str] = ()) -> BarChart:
     """The paper's Figure 2 from our runs, with its numbers, beside the paper's own.
 
     Each task is compared on the languages that both of its mixtures hold: cross-lingual QA on the six that
@@ -85,7 +85,7 @@ def _swapped(row: Row) -> Row:
     return replace(row, method=method, mixture=f"{row.method}/{row.task}")
 
 
-def _common_languages(runs: Sequence[Finished], *columns: ScoreColumn) -> frozenset[str]:
+def _common_languages(runs: Sequence[Run], *columns: ScoreColumn) -> frozenset[str]:
     found = [
         {
             row.language

@@ -9,14 +9,14 @@ from flix_lightning.reports import render
 from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.reports.tables.scores import DASH, Scores, mean, missing_runs
 from flix_lightning.reports.tables.table1 import COLUMNS
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 METHOD = "Compute-matched"
 FROZEN_BELOW = 50
 LORA_FROM, LORA_TO = 15, 90
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The test scores of the frozen base and of compute-matched LoRA in Table 1's columns, and what they say.
 
     Args:

@@ -7,7 +7,7 @@ from flix_lightning.reports import render
 from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.reports.tables import differences
 from flix_lightning.reports.tables.scores import ScoreColumn, Scores, missing_runs
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 MIXTURES = ("joint_5", "joint_10", "joint_20", "joint")
 TASKS = {
@@ -18,7 +18,7 @@ TASKS = {
 }
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The difference with its intervals for each size of the mixture, on two sets of its seen datasets.
 
     Args:
@@ -29,10 +29,10 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
         UserError: runs that contradict each other (see `Scores`).
     """
     trained = {
-        name: {language for entry in run.settings["mixture"]["train"] for language in entry["languages"]}
+        name: {language for entry in run.cfg.mixture.train for language in entry.languages}
         for name in MIXTURES
         for run in runs
-        if run.settings["mixture"]["name"] == name
+        if run.cfg.mixture.name == name
     }
     smallest = frozenset(min(trained.values(), key=len, default=()))
     sections = []

@@ -6,7 +6,7 @@ from dataclasses import replace
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import methods, table1
 from flix_lightning.reports.tables.scores import ScoreColumn
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 MIXTURE = "lite"
 
@@ -16,7 +16,7 @@ COLUMNS = (
 )
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The three methods on the lite mixture, with the paper's Table 1 below them.
 
     Args: and Raises: as `methods.report`.

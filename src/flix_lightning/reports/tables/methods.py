@@ -8,7 +8,7 @@ from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.reports.tables import differences
 from flix_lightning.reports.tables.printed import Footnotes, printed_cell
 from flix_lightning.reports.tables.scores import DASH, ScoreColumn, Scores, mean, missing_runs
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 PAPER_ROWS = {name: name for name in ("Compute-matched", "Param-matched", "FLix")}
 """The methods as our runs call them -> as the paper's Tables 1 and 2 do, in its order."""
@@ -18,7 +18,7 @@ def report(
     number: int,
     title: str,
     columns: Sequence[ScoreColumn],
-    runs: Sequence[Finished],
+    runs: Sequence[Run],
     missing: Sequence[str],
     methods: Mapping[str, str] = PAPER_ROWS,
     *,
@@ -99,7 +99,7 @@ def means(method: str, scores: Scores, active: str = "all", name: str = "") -> t
     return (name or method, *(mean(seeds.values()) for seeds in scores.line(method, active)))
 
 
-def check(runs: Sequence[Finished], **known: Sequence[str]) -> None:
+def check(runs: Sequence[Run], **known: Sequence[str]) -> None:
     """See that every row's fields, as `method` and `mixture`, are among those that a table knows.
 
     Raises:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports.intervals import t_half_width
-from flix_lightning.runs.finished import Finished
 from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run
 
 DASH = "—"
 
@@ -50,7 +50,7 @@ class Scores:
         UserError: two runs of the same method, mixture and seed, or one dataset scored twice in a run.
     """
 
-    def __init__(self, columns: Sequence[ScoreColumn], runs: Sequence[Finished], split: str = "test"):
+    def __init__(self, columns: Sequence[ScoreColumn], runs: Sequence[Run], split: str = "test"):
         self.columns = columns
         self._rows: dict[tuple, dict[str, Row]] = defaultdict(dict)
         self._counts = {run.rows[0].run: run.counts for run in runs if run.rows}

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from flix_lightning.common.settings import plain
 from flix_lightning.reports import render
 from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.reports.tables.scores import missing_runs
-from flix_lightning.runs.finished import Finished
-from flix_lightning.runs.rows import selected_validation
+from flix_lightning.runs.run import Run
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """Each trial's settings and the validation scores of its selected checkpoints, best first.
 
     Args:
@@ -20,18 +20,18 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     found: dict[str, list[tuple[float, tuple[str, ...]]]] = {}
     tasks: list[str] = []
     for run in runs:
-        settings = run.settings
-        scores = selected_validation(run.rows, settings["evaluation"]["selection"])
+        cfg = run.cfg
+        scores = run.validation_scores()
         tasks = list(scores)
         average = fmean(scores.values())
         line = (
-            f"{settings['optimizer']['learning_rate']:g}",
-            f"{settings['flix']['dropout']}",
-            f"{settings['seed']}",
+            f"{cfg.optimizer.learning_rate:g}",
+            f"{plain(cfg.flix.dropout)}",
+            f"{cfg.seed}",
             *(f"{score:.1f}" for score in scores.values()),
             f"{average:.2f}",
         )
-        found.setdefault(settings["flix"]["name"], []).append((average, line))
+        found.setdefault(run.method, []).append((average, line))
     sections = tuple(
         Section(method, tuple(line for _, line in sorted(trials, reverse=True)))
         for method, trials in found.items()

@@ -9,7 +9,7 @@ from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.reports.tables import methods
 from flix_lightning.reports.tables.printed import Footnotes, printed_cell
 from flix_lightning.reports.tables.scores import DASH, ScoreColumn, Scores, mean
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 METHODS = tuple(methods.PAPER_ROWS)
 JOINT, HOLDOUT = "joint", "semantic_parsing_holdout"
@@ -45,7 +45,7 @@ _FACTS = {
 }
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 1 from our runs, with the paper's rows below them.
 
     Args:
@@ -70,7 +70,7 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     return Report((results, _facts(runs)), methods.warnings(scores, METHODS, missing))
 
 
-def by_language(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def by_language(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The languages behind each column of Table 1 (the paper's Tables 30-50), one table a column.
 
     Args: and Raises: as `table`.
@@ -81,11 +81,11 @@ def by_language(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report
     return Report(tables, methods.warnings(test, METHODS, missing))
 
 
-def _check(runs: Sequence[Finished]) -> None:
+def _check(runs: Sequence[Run]) -> None:
     methods.check(runs, method=METHODS, mixture=(JOINT, HOLDOUT))
 
 
-def _facts(runs: Sequence[Finished]) -> Table:
+def _facts(runs: Sequence[Run]) -> Table:
     """Size and training of each method, one line a mixture."""
     facts = defaultdict(list)
     for row in (row for run in runs for row in run.rows):

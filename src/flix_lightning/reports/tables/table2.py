@@ -6,7 +6,7 @@ from flix_lightning.reports import paper
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import methods
 from flix_lightning.reports.tables.scores import DASH, ScoreColumn
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 _LANGUAGES, _TASKS = "Multilingual", "Multitask"
 
@@ -37,7 +37,7 @@ SINGLE_DATASET = {
 """Column -> the paper's table of one LoRA for each of its datasets (Single-Lang and Single-Task, §5.2)."""
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 2 from our runs, with the paper's rows below them.
 
     Args: and Raises: as `methods.report`.

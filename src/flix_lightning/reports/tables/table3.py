@@ -7,13 +7,13 @@ from flix_lightning.reports.chart import Curves, means
 from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.reports.tables.printed import Footnotes, printed_cell
 from flix_lightning.reports.tables.scores import DASH, ScoreColumn, Scores, mean, missing_runs
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 COLUMN = ScoreColumn("QA InLang", "qa_in_lang", "seen", "multilingual_qa_in_lang")
 SPLITS = ("validation", "test")
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 3 from our runs of any dropouts, beside the paper's own, the highest first.
 
     Args:
@@ -51,7 +51,7 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     return Report((results,), missing_runs(missing))
 
 
-def curves(runs: Sequence[Finished]) -> tuple[Curves, ...]:
+def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
     """Both splits over dropout, of our runs and the paper's; `runs` and Raises: as `table`."""
     found = sorted(_by_rate(runs).items())
     printed = sorted((_rate(name), row) for name, row in paper.table(3).rows.items())
@@ -64,14 +64,14 @@ def curves(runs: Sequence[Finished]) -> tuple[Curves, ...]:
     )
 
 
-def _by_rate(runs: Sequence[Finished]) -> dict[float, list[Finished]]:
-    found: dict[float, list[Finished]] = {}
+def _by_rate(runs: Sequence[Run]) -> dict[float, list[Run]]:
+    found: dict[float, list[Run]] = {}
     for run in runs:
-        found.setdefault(float(run.settings["flix"]["dropout"]), []).append(run)
+        found.setdefault(float(run.cfg.flix.dropout), []).append(run)
     return found
 
 
-def _by_seed(runs: Sequence[Finished], split: str) -> dict[int, float]:
+def _by_seed(runs: Sequence[Run], split: str) -> dict[int, float]:
     """Seed -> the score of the runs of one dropout."""
     return Scores([COLUMN], runs, split).by_seed(COLUMN, "FLix")
 

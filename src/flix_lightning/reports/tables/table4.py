@@ -1,14 +1,13 @@
 """Table 4: the rank of FLix's language features (the paper's §6.2)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from flix_lightning.reports import paper
 from flix_lightning.reports.chart import Curves, means
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import methods, table2
 from flix_lightning.reports.tables.scores import Scores
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 # Its rank-2 row is FLix in Table 2's multilingual columns, in another order.
 COLUMNS = tuple(
@@ -16,7 +15,7 @@ COLUMNS = tuple(
 )
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 4 from our runs of FLix with any ranks, with the paper's rows below them.
 
     Args:
@@ -41,7 +40,7 @@ def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
     return Report((results,), methods.warnings(scores, (*theirs, *found), missing))
 
 
-def curves(runs: Sequence[Finished]) -> tuple[Curves, ...]:
+def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
     """Every column over the rank, of our runs and the paper's; `runs` and Raises: as `table`."""
     ranked = [_named_by_rank(run) for run in runs]
     scores = Scores(COLUMNS, ranked)
@@ -64,7 +63,6 @@ def _rank(name: str) -> int:
     return int(name.removeprefix("rank "))
 
 
-def _named_by_rank(run: Finished) -> Finished:
+def _named_by_rank(run: Run) -> Run:
     """The same run, its method called after what varies here."""
-    name = f"rank {run.settings['flix']['ranks']['language']}"
-    return replace(run, rows=[replace(row, method=name) for row in run.rows])
+    return run.under_name(f"rank {run.cfg.flix.ranks.language}")

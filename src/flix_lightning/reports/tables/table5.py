@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import methods, table1
-from flix_lightning.runs.finished import Finished
+from flix_lightning.runs.run import Run
 
 METHODS = {
     "FLix": "FLix",
@@ -30,7 +30,7 @@ COLUMNS = tuple(
 )
 
 
-def table(runs: Sequence[Finished], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
     """The paper's Table 5 from our runs, with the paper's rows below them.
 
     Args: and Raises: as `methods.report`.

@@ -7,22 +7,30 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.runs.folder import RunBusy, RunFolder, logged, run_id, write_predictions
+from flix_lightning.runs import rows as results
+from flix_lightning.runs.lock import RunBusy, lock_folder
+from flix_lightning.runs.predictions import Prediction, read_predictions, write_predictions
+from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run, hash_settings
 
+DATASET = {"task": "ner", "language": "sw", "seen": "seen"}
+FACTS = {"run": "0123456789", "method": "FLix", "mixture": "joint", "seed": 0, "active": "all"}
+FACTS |= {"metric": "span_f1", "value": 1.0, "n": 1, "step": 1}
 CONFIG = {"flix": {"dropout": 0.7, "ranks": {"task": 4, "language": 2}}, "seed": 0, "cap": None, "on": True}
 
 
 def test_the_id_is_ten_hexadecimal_digits_and_the_same_in_another_process():
-    code = f"from flix_lightning.runs.folder import run_id; print(run_id({CONFIG!r}))"
+    code = f"from flix_lightning.runs.run import hash_settings; print(hash_settings({CONFIG!r}))"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    assert other.stdout.strip() == run_id(CONFIG)
-    assert len(run_id(CONFIG)) == 10
-    int(run_id(CONFIG), 16)
+    assert other.stdout.strip() == hash_settings(CONFIG)
+    assert len(hash_settings(CONFIG)) == 10
+    int(hash_settings(CONFIG), 16)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def test_the_id_is_ten_hexadecimal_digits_and_the_same_in_another_process():
     ids=["order", "0.0", "nested"],
 )
 def test_what_decides_nothing_does_not_change_the_id(same):
-    assert run_id(same) == run_id(CONFIG)
+    assert hash_settings(same) == hash_settings(CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -51,36 +59,48 @@ def test_what_decides_nothing_does_not_change_the_id(same):
     ],
 )
 def test_what_decides_the_result_changes_the_id(other):
-    assert run_id(other) != run_id(CONFIG)
+    assert hash_settings(other) != hash_settings(CONFIG)
 
 
 def test_what_is_no_plain_data_is_refused():
     with pytest.raises(TypeError):
-        run_id({"model": object()})
+        hash_settings({"model": object()})
 
 
-def test_a_run_is_finished_once_its_results_stand(tmp_path):
-    folder = RunFolder(tmp_path / "flix-joint-0123456789")
-    assert folder.path == tmp_path / "flix-joint-0123456789"
-    assert not folder.finished
-    folder.path.mkdir()
-    folder.config.write_text("")
-    assert not folder.finished
-    folder.results.write_text("")
-    assert folder.finished
+def test_a_run_is_finished_once_its_scores_stand(tmp_path):
+    """A run that left results without scores, as a process that wrote for another did, is not finished."""
+    cfg = OmegaConf.create({"evaluation": {"test": True}})
+    run = Run(cfg, tmp_path / "flix-joint-0123456789")
+    rows = {}
+    for split in ("train", "validation", "test"):
+        dataset = dict.fromkeys(("task", "language", "seen")) if split == "train" else DATASET
+        rows[split] = Row(**FACTS, split=split, **dataset)
+    assert not run.finished
+    for splits, finished in {
+        ("train",): False,
+        ("train", "validation"): False,
+        ("train", "test"): False,
+        ("train", "validation", "test"): True,
+    }.items():
+        results.write(run.results, [rows[split] for split in splits])
+        assert run.finished == finished, splits
+    cfg.evaluation.test = False
+    results.write(run.results, [rows["train"], rows["validation"]])
+    assert run.finished
 
 
 HOLDER = """
 import sys, time
-from flix_lightning.runs.folder import RunFolder
-with RunFolder(sys.argv[1]).lock():
+from pathlib import Path
+from flix_lightning.runs.lock import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
-    folder = RunFolder(tmp_path / "run-0123456789")
+    folder = Run(OmegaConf.create(), tmp_path / "run-0123456789")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder.path)], stdout=subprocess.PIPE, text=True
     )
@@ -106,7 +126,7 @@ write_atomic(Path(sys.argv[1]), "half")
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_lock(tmp_path):
-    folder = RunFolder(tmp_path / "run-0123456789")
+    folder = Run(OmegaConf.create(), tmp_path / "run-0123456789")
     kept = [folder.path / ".lock", folder.path / ".mine", folder.path / "checkpoints/last.ckpt"]
     kept[-1].parent.mkdir(parents=True)
     for path in kept:
@@ -120,10 +140,10 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_lock(tmp_pat
 
 
 def test_a_lock_is_released_when_the_run_fails(tmp_path):
-    folder = RunFolder(tmp_path / "run-0123456789")
+    folder = Run(OmegaConf.create(), tmp_path / "run-0123456789")
     with pytest.raises(ZeroDivisionError), folder.lock():
         raise ZeroDivisionError
-    with folder.lock(), pytest.raises(RunBusy), RunFolder(tmp_path / "run-0123456789").lock():
+    with folder.lock(), pytest.raises(RunBusy), lock_folder(tmp_path / "run-0123456789"):
         pass
 
 
@@ -131,7 +151,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "outputs").write_text("a file where a folder should be")
     with (
         pytest.raises(UserError, match="cannot make the run's folder"),
-        RunFolder(tmp_path / "outputs" / "run-0").lock(),
+        lock_folder(tmp_path / "outputs" / "run-0"),
     ):
         pass
 
@@ -143,36 +163,34 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, code):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UserError, match=r"cannot lock .*\.lock .*output=FOLDER") as raised:
-        RunFolder(tmp_path / "run-0").lock().__enter__()
+        lock_folder(tmp_path / "run-0").__enter__()
     assert not isinstance(raised.value, RunBusy)
 
 
 def test_predictions_are_json_lines_in_their_own_script(tmp_path):
     path = tmp_path / "predictions" / "ner.am.jsonl"
-    rows = [
-        {"id": "1", "prediction": "LOC: አዲስ አበባ", "target": "LOC: አዲስ አበባ"},
-        {"id": "2", "prediction": "two\nlines", "target": ""},
-    ]
-    write_predictions(path, rows)
+    predictions = [Prediction("1", "LOC: አዲስ አበባ", "LOC: አዲስ አበባ"), Prediction("2", "two\nlines", "")]
+    write_predictions(path, predictions)
     text = path.read_text(encoding="utf-8")
-    assert [json.loads(line) for line in text.splitlines()] == rows
+    assert [json.loads(line) for line in text.splitlines()] == [one._asdict() for one in predictions]
+    assert read_predictions(path) == predictions
     assert "አዲስ" in text
 
 
 def test_what_was_logged_again_after_a_resumption_counts(tmp_path):
-    folder = RunFolder(tmp_path / "flix-0a")
+    folder = Run(OmegaConf.create(), tmp_path / "flix-0a")
     for version, lines in {2: "9,0.7,\n,,3\n19,0.6,\n", 10: "19,0.5,\n29,0.4,\n"}.items():
         path = folder.metrics / f"version_{version}/metrics.csv"
         path.parent.mkdir(parents=True)
         path.write_text("step,train/loss,val/mean\n" + lines)
-    assert logged(folder, "train/loss") == [(10, 0.7), (20, 0.5), (30, 0.4)]
-    assert logged(folder, "no such") == []
+    assert folder.logged("train/loss") == [(10, 0.7), (20, 0.5), (30, 0.4)]
+    assert folder.logged("no such") == []
 
 
 def test_a_log_that_cannot_be_read_is_named(tmp_path):
-    folder = RunFolder(tmp_path / "flix-0a")
+    folder = Run(OmegaConf.create(), tmp_path / "flix-0a")
     path = folder.metrics / "version_0/metrics.csv"
     path.parent.mkdir(parents=True)
     path.write_text("step,train/loss\n9,none\n")
     with pytest.raises(UserError, match=r"version_0/metrics.csv: .*delete it"):
-        logged(folder, "train/loss")
+        folder.logged("train/loss")

@@ -1,6 +1,6 @@
 import torch
 
-from flix_lightning.runs.checkpoints import BestCheckpoint
+from flix_lightning.training.checkpointing import BestCheckpoint
 
 
 def test_a_best_checkpoint_knows_again_all_that_it_knew(tmp_path):

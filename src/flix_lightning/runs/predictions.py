@@ -1,0 +1,40 @@
+"""The file of one dataset's predictions: JSON lines of (id, prediction, target)."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import write_atomic
+
+
+class Prediction(NamedTuple):
+    """What was predicted for one example, and what would have been right."""
+
+    id: str
+    prediction: str
+    target: str
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written. An earlier file is then untouched.
+    """
+    lines = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in predictions)
+    write_atomic(path, "".join(lines))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read the file.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        lines = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
+        return [Prediction(*(line[key] for key in Prediction._fields)) for line in lines]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read predictions {path}: {error!r}; do the run again") from error

@@ -1,0 +1,450 @@
+"""One run: its settings, its identity, and what lies in its folder."""
+
+import csv
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from copy import copy
+from dataclasses import asdict, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_ranks
+from flix_lightning.common import settings
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.settings import plain
+from flix_lightning.data.archive import open_layout
+from flix_lightning.data.layout import Layout
+from flix_lightning.data.mixture import Mixture, NothingThere
+from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR
+from flix_lightning.models import base as models
+from flix_lightning.models import vocabulary
+from flix_lightning.models.base import Base
+from flix_lightning.runs import rows as results
+from flix_lightning.runs.checkpoints import Checkpoint
+from flix_lightning.runs.lock import lock_folder
+from flix_lightning.runs.predictions import Prediction, read_predictions
+from flix_lightning.runs.rows import Row
+from flix_lightning.runs.settings import SETTINGS, make_value
+from flix_lightning.runs.start import Start
+from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.metrics import METRICS
+
+log = logging.getLogger(__name__)
+
+#: What is read from the config of a finished run, and what it may be.
+_READ_FROM_CONFIG = {
+    "model.pretrained": settings.PATH_OR_CALL,
+    "model.revision": settings.TEXT,
+    "model.dtype": settings.TEXT,
+    "flix.name": settings.NAME,
+    "mixture.name": settings.NAME,
+    "data.name": settings.NAME,
+    "seed": settings.integer(0),
+}
+
+
+class Run:
+    """One run, before, during and after its training.
+
+    `Run.resolve` makes it from a composed config, `Run.open` from the folder of a finished run. Data, base
+    model and files are read when they are first needed.
+
+    Attributes:
+        cfg: the config.
+        path: the run's folder, `<output>/runs/<method>-<mixture>-seed<seed>-<id>`. It may have been moved.
+        id: the hash of all that decides the run's result, 10 hexadecimal digits.
+        config: the file of the resolved config, YAML.
+        checkpoints: the folder of adapter checkpoints.
+        metrics: the folder of the CSV logger, with one sub-folder for each start of the run.
+        results: the file of result rows, written last.
+    """
+
+    def __init__(self, cfg: DictConfig, path: str | Path, id: str | None = None):
+        self.cfg, self.path = cfg, Path(path)
+        self.id = id or self.path.name.rpartition("-")[2]
+        self._counts: dict[Row, NDArray[np.float64]] = {}
+
+    @classmethod
+    def resolve(cls, cfg: DictConfig) -> "Run":
+        """Hold a composed config against its data and its base model, and work out the run's identity.
+
+        Raises:
+            UserError: a value is out of its choices, data or a base is missing, or ranks make no method.
+        """
+        settings.check(cfg, SETTINGS)
+        run = cls(cfg, cfg.output)
+        FeatureSpace(run.ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
+        _check_kinds(cfg)
+        run.id = hash_settings(run._deciding())
+        name = f"{run.method.lower()}-{run.mixture.name}-seed{cfg.seed}-{run.id}"
+        run.path = Path(cfg.output) / "runs" / name
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, output: str | None = None) -> "Run":
+        """Open the folder of a finished run.
+
+        Args:
+            path: the folder.
+            output: folder of caches and of unpacked data; None is the one that the run was trained with.
+
+        Raises:
+            UserError: the folder holds no finished run, or one whose files are not as they were written.
+        """
+        run = cls(OmegaConf.create(), path)
+        if not run.finished:
+            raise UserError(f"run={path}: no finished run; a folder with results.jsonl in it is needed")
+        run.cfg, run.id = read_config(run.config), run.rows[0].run
+        if output:
+            run.cfg.output = output
+        return run
+
+    # -- what it is
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.name
+
+    @property
+    def method(self) -> str:
+        """Name of the method, as in tables."""
+        return self.cfg.flix.name
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The data."""
+        return open_layout(make_value(self.cfg.data.root), Path(self.cfg.output) / "data")
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The datasets that the run trains on and evaluates."""
+        return Mixture.resolve(self.cfg.mixture, self.layout, self.cfg.data.allow_missing)
+
+    @cached_property
+    def pretrained(self) -> str:
+        """The base model, as `flix_lightning.models.base.load` takes it."""
+        return str(make_value(self.cfg.model.pretrained))
+
+    @cached_property
+    def start(self) -> Start | None:
+        """The earlier run that training starts from, if any."""
+        cfg = self.cfg.start
+        if cfg.run is None:
+            return None
+        earlier = Run(OmegaConf.create(), cfg.run)
+        names = earlier.checkpoint_names()
+        if not names or not earlier.config.exists():
+            raise UserError(
+                f"start.run={earlier.path}: no run; a folder with config.yaml and checkpoints/ is needed"
+            )
+        if cfg.checkpoint not in names:
+            raise UserError(
+                f"start.run={earlier.path} has no checkpoint {cfg.checkpoint}; start.checkpoint= is one of "
+                + ", ".join(names)
+            )
+        earlier.cfg, own = read_config(earlier.config), self.cfg.model.revision
+        theirs = earlier.cfg.model.revision
+        if models.fingerprint(earlier.pretrained, theirs) != models.fingerprint(self.pretrained, own):
+            raise UserError(
+                f"start.run={earlier.path} was trained on model.pretrained={earlier.pretrained}, this run on "
+                f"{self.pretrained}"
+            )
+        return Start(earlier.path, earlier.checkpoint(cfg.checkpoint), earlier.cfg.model, cfg.train)
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """ "kind:name" -> rank of every feature that is trained, or that the run starts with."""
+        table = plain(self.cfg.flix.ranks)
+        kinds = dict.fromkeys([*table, *self.mixture.ranks])  # `total` is worked out from the mixture's ranks
+        trained = self.mixture.trained_attributes(self.layout, kinds)
+        ranks = resolve_ranks(table, trained, self.mixture.ranks)
+        return self.start.add_to(ranks) if self.start else ranks
+
+    def _deciding(self) -> dict[str, Any]:
+        """All that decides the run's result, and nothing else."""
+        cfg, mixture = self.cfg, self.mixture
+        datasets = [*mixture.train, *mixture.evaluate]
+        base = models.fingerprint(self.pretrained, cfg.model.revision)
+        if cfg.model.vocabulary != "all":  # the files, below, decide which tokens are kept
+            base += f" with the vocabulary of the {cfg.model.vocabulary}"
+        # Runs from before there was `start` keep their hash.
+        later = {"start": self.start.deciding} if self.start else {}
+        return later | {
+            "schema": results.SCHEMA,
+            "base": base,
+            "files": self.layout.fingerprint(mixture.paths(self.layout)),
+            "datasets": [len(mixture.train), [dataset.attributes for dataset in datasets]],
+            "sampling": [str(mixture.temperature), mixture.cap, mixture.report],
+            "tasks": [asdict(get_task(name)) for name in sorted({one.task for one in datasets})],
+            "lengths": [cfg.data.max_input_length, cfg.data.max_target_length],
+            "ranks": dict(self.ranks),
+            "dropout": plain(cfg.flix.dropout),
+            "controls": plain(cfg.flix.controls),
+            **settings.deciding(cfg, SETTINGS),
+        }
+
+    # -- its folder
+
+    @property
+    def config(self) -> Path:  # noqa: D102
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:  # noqa: D102
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:  # noqa: D102
+        return self.path / "metrics"
+
+    @property
+    def results(self) -> Path:  # noqa: D102
+        return self.path / "results.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results, with all the scores that were asked for.
+
+        Raises:
+            UserError: the results cannot be read.
+        """
+        if not self.results.exists():
+            return False
+        asked = {"validation", "test"} if OmegaConf.select(self.cfg, "evaluation.test") else {"validation"}
+        return asked <= {row.split for row in results.read(self.results)}
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run alone; see `lock_folder`."""
+        return lock_folder(self.path)
+
+    # -- its checkpoints
+
+    def checkpoint_path(self, name: str) -> Path:
+        """File of a checkpoint: `last`, or `best-<selection>`."""
+        return self.checkpoints / f"{name}.ckpt"
+
+    def checkpoint_names(self) -> list[str]:
+        """Names of the checkpoints that are there."""
+        return sorted(path.stem for path in self.checkpoints.glob("*.ckpt"))
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Read a checkpoint; raises UserError as `Checkpoint.read` does."""
+        return Checkpoint.read(self.checkpoint_path(name))
+
+    def selection(self, task: str) -> str:
+        """Name the checkpoint that tests `task`: `best-<task>`, or `best-average`.
+
+        A task has a checkpoint of its own where `evaluation.selection` says so and validation covers it.
+        """
+        own = self.cfg.evaluation.selection == "task" and task in self._validated
+        return f"best-{task if own else 'average'}"
+
+    @cached_property
+    def _validated(self) -> set[str]:
+        if self.finished:  # the data may be gone
+            return {row.task for row in self.rows if row.split == "validation"}
+        return {dataset.task for dataset in self.mixture.datasets("validation").values()}
+
+    def select_checkpoint(self, asked: str | None, tasks: Collection[str]) -> str:
+        """Return the name of the checkpoint to use.
+
+        Args:
+            asked: the name that the user gives; None is the one that tested the first of `tasks` that has
+                one, or `last` where none was selected for them, which is logged.
+            tasks: what the checkpoint is for.
+
+        Raises:
+            UserError: there is no such checkpoint, naming those that are there.
+        """
+        names = self.checkpoint_names()
+        if asked is None:
+            selected = (name for task in tasks if (name := self.selection(task)) in names)
+            asked = next(selected, None)
+            if asked is None:
+                asked = "last"
+                if tasks:
+                    log.warning("no checkpoint was selected for %s, so the last is taken", ", ".join(tasks))
+        if asked not in names:
+            raise UserError(f"{self.checkpoints} has no {asked}; checkpoint= is one of {', '.join(names)}")
+        return asked
+
+    def selectable_checkpoints(self, asked: str | None) -> list[str]:
+        """Return every name that `select_checkpoint` may return; raises UserError as it does."""
+        best = [name for name in self.checkpoint_names() if name.startswith("best-")] if asked is None else []
+        return list(dict.fromkeys([*best, self.select_checkpoint(asked, [])]))
+
+    def load_base(self, *, whole_vocabulary: bool = False) -> Base:
+        """Load the base model.
+
+        Args:
+            whole_vocabulary: ignore `model.vocabulary=data`: new texts have tokens that the data lacks.
+
+        Raises:
+            UserError: as `flix_lightning.models.base.load`.
+        """
+        model, pretrained = self.cfg.model, self.pretrained
+        if model.vocabulary != "all" and whole_vocabulary:
+            log.warning("the run had model.vocabulary=data, and here it is all: answers may differ")
+        elif model.vocabulary != "all":
+            texts = chain([DECODER_ONLY_SEPARATOR], self.mixture.texts(self.layout))
+            texts_id = self.mixture.fingerprint(self.layout)
+            root = Path(self.cfg.output) / "models"
+            pretrained = str(vocabulary.cut(pretrained, model.revision, model.dtype, texts, texts_id, root))
+        return models.load(pretrained, model.revision, model.dtype)
+
+    # -- what it left
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The results of a finished run; raises UserError as `flix_lightning.runs.rows.read` does."""
+        return results.read(self.results)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Run-level facts of a finished run, by metric; see `Row`."""
+        return {row.metric: row.value for row in self.rows if row.split == "train"}
+
+    def under_name(self, method: str) -> "Run":
+        """Return this finished run with another name of its method, as a table may call it."""
+        other = copy(self)
+        other.rows, other._counts = [replace(row, method=method) for row in self.rows], {}
+        return other
+
+    def validation_scores(self) -> dict[str, float]:
+        """Task -> its validation score, a macro average over languages, of the checkpoint that tests it."""
+        by_step = results.validations(self.rows)
+        best = {f"best-{task}": max(by_step.values(), key=lambda at: at[task]) for task in self._validated}
+        best["best-average"] = max(by_step.values(), key=lambda at: fmean(at.values()))
+        return {task: best[self.selection(task)][task] for task in sorted(self._validated)}
+
+    def predictions_path(self, evaluation: str, task: str, language: str) -> Path:
+        """File of one dataset's predictions; `evaluation` is as `validation-200` or `test-all`."""
+        return self.path / "predictions" / evaluation / task / f"{language}.jsonl"
+
+    def predictions(self, row: Row) -> list[Prediction]:
+        """Read the predictions behind a test row; raises UserError as `read_predictions` does."""
+        return read_predictions(self.predictions_path(f"{row.split}-{row.active}", row.task, row.language))
+
+    def counts(self, row: Row) -> NDArray[np.float64]:
+        """Return what each example of a test row adds to the sums of its metric, `[examples, sums]`."""
+        if row not in self._counts:  # FLix's are compared with those of every baseline
+            _, texts, targets = zip(*self.predictions(row), strict=True)
+            self._counts[row] = METRICS[row.metric].counts(texts, targets)
+        return self._counts[row]
+
+    def logged(self, name: str) -> list[tuple[int, float]]:
+        """Read what the CSV logger was given as `name`: (optimizer step, value), by step.
+
+        Where a resumed run logged a step again, the later value counts. Empty where nothing was logged.
+
+        Raises:
+            UserError: a file cannot be read, or is not the logger's.
+        """
+        points: dict[int, float] = {}
+        files = self.metrics.glob("version_*/metrics.csv")
+        for path in sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_"))):
+            try:
+                with path.open(encoding="utf-8", newline="") as file:
+                    lines = [line for line in csv.DictReader(file) if line.get(name)]
+                points |= {int(line["step"]) + 1: float(line[name]) for line in lines}  # it counts from 0
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(f"cannot read {path}: {error!r}; delete it to go on without") from error
+        return sorted(points.items())
+
+
+def resolve_all(cfgs: Iterable[DictConfig]) -> tuple[list[Run], list[str]]:
+    """Resolve the runs of a sweep, and name the mixtures that the data holds nothing of.
+
+    Only a run with `data.allow_missing=true` can be left out.
+
+    Raises:
+        UserError: as `Run.resolve`.
+    """
+    runs, left_out = [], {}
+    for cfg in cfgs:
+        try:
+            runs.append(Run.resolve(cfg))
+        except NothingThere:
+            left_out[cfg.mixture.name] = None
+    return runs, list(left_out)
+
+
+def left_out_note(left_out: Collection[str]) -> tuple[str, ...]:
+    """Say in one line which mixtures `resolve_all` left out; no line where there are none."""
+    return (f"The data holds nothing of, so left out: {', '.join(left_out)}.",) if left_out else ()
+
+
+def hash_settings(deciding: Mapping[str, Any]) -> str:
+    """Hash what decides a run's result into 10 hexadecimal digits.
+
+    Args:
+        deciding: plain data (mappings, lists, strings, numbers, booleans, None). The order of keys does not
+            matter, and 0 and 0.0 are one number.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    canonical = json.dumps(_one_number(deciding), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _one_number(value: Any) -> Any:
+    """A dropout of 0, as YAML has it, and of 0.0, as a command line has it, must not be two runs."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case Mapping():
+            return {key: _one_number(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_one_number(item) for item in value]
+        case _:
+            return value
+
+
+def read_config(path: Path) -> DictConfig:
+    """Read a run's resolved config as plain values: nothing in it is looked up or called.
+
+    Raises:
+        UserError: the file cannot be read, or is no config, naming the key. `${…}` could read secrets.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        cfg = OmegaConf.create(text)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: no config of a run ({reason}); one that the run wrote is needed") from error
+    if not OmegaConf.is_dict(cfg) or "${" in text:
+        raise UserError(f"{path}: no config of a run, which is a mapping of plain values, without ${{…}}")
+    for key, kind in _READ_FROM_CONFIG.items():
+        kind.require(f"{path}: {key}", OmegaConf.select(cfg, key))
+    return cfg
+
+
+def _check_kinds(cfg: DictConfig) -> None:
+    """A misspelt kind would be ignored silently."""
+    rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
+    named = {
+        "flix.dropout": rates if isinstance(rates, Mapping) else [],
+        "flix.controls": [kind for control in controls for kind in control],
+    }
+    for key, kinds in named.items():
+        if unknown := [kind for kind in kinds if kind not in cfg.flix.ranks]:
+            raise UserError(
+                f"{key} names the kind {unknown[0]!r}; flix.ranks has {', '.join(cfg.flix.ranks)}"
+            )
+    if twice := [one for one, count in Counter(map(frozenset, controls)).items() if count > 1]:
+        raise UserError(f"flix.controls names {sorted(twice[0])} more than once; once is enough")
