@@ -8,18 +8,18 @@ from flix_lightning.common.cli import hydra_main
 
 def main(cfg):
     """Evaluate what the config asks for; print and save its table."""
+    # Here, so that --help and mistakes in the command are quick.
     from rich.console import Console
 
-    from flix_lightning.inference import (
-        evaluate,  # here, so that --help and mistakes in the command are quick
-    )
+    from flix_lightning.inference.evaluate import evaluate
     from flix_lightning.reports import render
     from flix_lightning.reports.tables import evaluation
     from flix_lightning.runs import rows
 
-    folder = evaluate.evaluate(cfg)
+    folder = evaluate(cfg)
     table = evaluation.table(rows.read(folder / "results.jsonl"))
-    render.save(table, folder, "scores")
+    if not (folder / "scores.md").exists():
+        render.save(table, folder, "scores")
     table.terminal(Console())
     print(f"Predictions: {folder / 'predictions'}; rows: {folder / 'results.jsonl'}")
 

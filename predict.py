@@ -11,11 +11,10 @@ from flix_lightning.common.cli import hydra_main
 
 def main(cfg):
     """Write the predictions that the config asks for."""
-    from flix_lightning.inference import (
-        predict as streaming,  # here, so that --help and mistakes in the command are quick
-    )
+    # Here, so that --help and mistakes in the command are quick.
+    from flix_lightning.inference.predict import predict
 
-    print(streaming.predict_file(cfg))
+    print(predict(cfg))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tiny_runs import checkpoint, do, fact
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import inject
 from flix_lightning.models import base as models
-from flix_lightning.runs import checkpoints
+from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.run import Run
 
 SITES = 3000
@@ -75,8 +75,8 @@ def test_only_the_wanted_features_are_read(done):
     adapter = inject(model, FeatureSpace({name: expected["ranks"][name] for name in wanted}), "default")
     whole = sum(pool.nbytes for pool in expected["adapter"].values())
     used = [memory("RssAnon") + memory("RssFile")]
-    saved = checkpoints.read(path)
-    adapter.load_features(saved["adapter"], saved["ranks"], wanted)
+    saved = Checkpoint.read(path)
+    adapter.load_features(saved.pools, saved.ranks, wanted)
     used.append(memory("RssAnon") + memory("RssFile"))
     exported = Run.open(done).checkpoint("last").lora(wanted)
     used.append(memory("RssAnon") + memory("RssFile"))

@@ -16,7 +16,7 @@ from flix_lightning.cldr.pretraining import pretrain
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.archive import MAX_BYTES, open_layout
 from flix_lightning.models import base as models
-from flix_lightning.runs import checkpoints
+from flix_lightning.runs.checkpoints import Checkpoint
 
 LINE = b'{"text": "a", "target": ""}\n'
 GOOD = member("top/ner/train/sw.jsonl", LINE)
@@ -48,7 +48,7 @@ def test_a_checkpoint_runs_no_code(proof, tmp_path, as_zip):
     with pytest.raises(
         UserError, match=r"last\.ckpt: no readable checkpoint \((UnpicklingError|RuntimeError)\)"
     ):
-        checkpoints.read(path)
+        Checkpoint.read(path)
 
 
 def test_a_checkpoint_of_pretraining_runs_no_code(proof, tmp_path, monkeypatch):

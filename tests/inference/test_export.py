@@ -27,7 +27,7 @@ from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import inject
 from flix_lightning.inference.export import write_lora, write_merged
 from flix_lightning.models.base import Base
-from flix_lightning.runs import plan
+from flix_lightning.runs import settings
 from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.run import Run
 
@@ -142,9 +142,9 @@ def test_vllm_takes_it(exported, tmp_path):
         out, inner = projections[name].weight.shape
         assert pair["lora_A"].shape == (config["r"], inner)
         assert pair["lora_B"].shape == (out, config["r"])
-        trained = reference.merged(fresh(), trained[1].pools, RANKS, TOGETHER).get_submodule(name).weight
+        wanted = reference.merged(fresh(), trained[1].pools, RANKS, TOGETHER).get_submodule(name).weight
         served = projections[name].weight + scaling * pair["lora_B"] @ pair["lora_A"]
-        torch.testing.assert_close(served, trained)
+        torch.testing.assert_close(served, wanted)
 
 
 def test_a_merged_model_gives_what_merging_by_hand_gives(exported, tmp_path):
@@ -231,7 +231,7 @@ def test_a_base_that_a_call_made_is_made_again(done, base, tmp_path):
 
 
 def allow_paths():
-    plan.MAKERS += ("pathlib.Path",)
+    settings.MAKERS += ("pathlib.Path",)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import commands
 from conftest import SEEN, UNSEEN
 from flix_lightning.common.cli import hydra
 from flix_lightning.common.errors import UserError
-from flix_lightning.inference import predict as streaming
+from flix_lightning.inference import predict as command
 from flix_lightning.inference import predictor as predict
 
 PARSING = "semantic_parsing"
@@ -164,7 +164,7 @@ def in_turns():
         return answer(self, requests)
 
     predict.Predictor.answer = slow
-    streaming.WINDOW = 1
+    predict.WINDOW = 1
 
 
 def test_a_killed_call_goes_on_to_what_an_unbroken_one_gives(done, lines, tmp_path):
@@ -235,7 +235,7 @@ def test_each_line_is_explained(run, tmp_path, explain):
         "no truth": (["explain=perhaps"], ["explain is 'perhaps'", "true or false"]),
         "no accelerator": (["accelerator=abacus"], ["abacus", "cpu"]),
         "no precision": (["precision=7-bit"], ["7-bit", "bf16-mixed"]),
-        "the input itself": (["out=in.jsonl"], ["in.jsonl is there already"]),
+        "the input itself": (["out=in.jsonl"], ["out=in.jsonl is the input itself"]),
         "a misspelt key": (["explian=true"], ["explian", "did you mean 'explain'"]),
     }.values(),
     ids=lambda value: None,
@@ -265,7 +265,7 @@ def test_an_interrupted_call_says_how_to_go_on(run, tmp_path, monkeypatch):
     monkeypatch.setattr(predict.Predictor, "answer", interrupted)
     write(tmp_path / "in.jsonl", [{"text": "a"}])
     with pytest.raises(SystemExit, match="out: interrupted; call again to go on"):
-        streaming.predict_file(composed(run, tmp_path))
+        command.predict(composed(run, tmp_path))
 
 
 def test_memory_does_not_grow_with_the_file(run, tmp_path, monkeypatch):
@@ -274,12 +274,12 @@ def test_memory_does_not_grow_with_the_file(run, tmp_path, monkeypatch):
     line = json.dumps({"text": "x" * 60_000}) + "\n"
     with (tmp_path / "in.jsonl").open("w") as file:
         file.writelines(line for _ in range(2000))
-    streaming.predict_file(cfg)  # what the first call alone needs, as imports, is no part of it
+    command.predict(cfg)  # what the first call alone needs, as imports, is no part of it
     (tmp_path / "out").unlink()
     (tmp_path / "out.made-of.json").unlink()
     tracemalloc.start()
     try:
-        streaming.predict_file(cfg)
+        command.predict(cfg)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

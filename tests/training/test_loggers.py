@@ -136,7 +136,7 @@ def test_two_jobs_of_one_process_are_two_offline_runs_with_all_their_scores(tmp_
         assert description.job_type == "train"
         assert list(description.tags) == ["FLix", "joint", "table1"]
         config = {key(item): json.loads(item.value_json) for item in description.config.update}
-        assert config["flix"] == {"dropout": 0.7}
+        assert config["flix"] == {"name": "FLix", "dropout": 0.7}
         assert config["seed"] == number
 
         scalars = [step for step in history(folder) if "val/ner/mean" in step]

@@ -15,7 +15,7 @@ from flix_lightning.common.files import sha256, write_atomic
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
-from flix_lightning.inference.predictor import Predictor, Request, load, windows
+from flix_lightning.inference.predictor import Predictor, Request, Tally, load, windows
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.lock import lock_folder
@@ -109,18 +109,14 @@ class _Evaluation:
 
     def rows(self) -> list[Row]:
         """Score every dataset that is left, and return the rows of all."""
-        counts = {}
-        for (
-            dataset
-        ) in self.mixture.evaluate:  # so that a bad line of any file ends it before the first dataset
-            counts[dataset.task, dataset.language] = sum(1 for _ in self._requests(dataset))
-        with tqdm(total=sum(counts.values()), unit="example", dynamic_ncols=True) as bar:
-            for dataset in self.mixture.evaluate:
-                if not self._row_file(dataset).exists():
-                    self._score(dataset, bar)
-                else:
-                    bar.update(counts[dataset.task, dataset.language])
-        self.model.log_cut(sum(counts.values()))
+        left = [one for one in self.mixture.evaluate if not self._row_file(one).exists()]
+        # All files are read before the first dataset is scored: a bad line must not cost the others.
+        tally = Tally(request for dataset in left for request in self._requests(dataset))
+        tally.log()
+        with tqdm(total=tally.texts, unit="example", dynamic_ncols=True) as bar:
+            for dataset in left:
+                self._score(dataset, bar)
+        self.model.log_cut(tally.texts)
         return [row for one in self.mixture.evaluate for row in results.read(self._row_file(one))]
 
     def _requests(self, dataset: Dataset) -> Iterator[Request]:
