@@ -24,6 +24,7 @@ from yaml import YAMLError
 from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_ranks
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
+from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
@@ -168,8 +169,9 @@ class Run:
     @cached_property
     def ranks(self) -> dict[str, int]:
         """ "kind:name" -> rank of every feature that is trained, or that the run starts with."""
-        table = plain(self.cfg.flix.ranks)
-        kinds = dict.fromkeys([*table, *self.mixture.ranks])  # `total` is worked out from the mixture's ranks
+        table = text_keys("flix.ranks", plain(self.cfg.flix.ranks))
+        # Words for ranks, as `total`, refer to the mixture's.
+        kinds = dict.fromkeys([*table, *text_keys("mixture.ranks", self.mixture.ranks)])
         trained = self.mixture.trained_attributes(self.layout, kinds)
         ranks = resolve_ranks(table, trained, self.mixture.ranks)
         return self.start.add_to(ranks) if self.start else ranks
@@ -438,13 +440,12 @@ def _check_kinds(cfg: DictConfig) -> None:
     """A misspelt kind would be ignored silently."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
     named = {
-        "flix.dropout": rates if isinstance(rates, Mapping) else [],
-        "flix.controls": [kind for control in controls for kind in control],
+        "flix.dropout": text_keys("flix.dropout", rates) if isinstance(rates, Mapping) else [],
+        "flix.controls": [check_name("flix.controls", kind) for control in controls for kind in control],
     }
+    known = text_keys("flix.ranks", plain(cfg.flix.ranks))
     for key, kinds in named.items():
-        if unknown := [kind for kind in kinds if kind not in cfg.flix.ranks]:
-            raise UserError(
-                f"{key} names the kind {unknown[0]!r}; flix.ranks has {', '.join(cfg.flix.ranks)}"
-            )
+        if unknown := [kind for kind in kinds if kind not in known]:
+            raise UserError(f"{key} names the kind {unknown[0]!r}; flix.ranks has {', '.join(known)}")
     if twice := [one for one, count in Counter(map(frozenset, controls)).items() if count > 1]:
         raise UserError(f"flix.controls names {sorted(twice[0])} more than once; once is enough")
