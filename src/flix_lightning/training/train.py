@@ -244,7 +244,7 @@ class Training:
 
     def _facts(self, step: int) -> list[Row]:
         examples, without = self.module.seen_without().tolist()
-        space, kinds = self.adapter.space, self.data.tokenization.kinds
+        space, kinds = self.adapter.space, self.data.kinds
         rank = max(
             space.active_rank([f"{kind}:{attributes[kind]}" for kind in kinds])
             for attributes in self.run.mixture.trained_attributes(self.run.layout, kinds)
