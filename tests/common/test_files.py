@@ -1,3 +1,5 @@
+"""A file's hash is that of its content now, though it is read once."""
+
 import hashlib
 import os
 

@@ -276,7 +276,7 @@ def test_memory_does_not_grow_with_the_file(run, tmp_path, monkeypatch):
         file.writelines(line for _ in range(2000))
     command.predict(cfg)  # what the first call alone needs, as imports, is no part of it
     (tmp_path / "out").unlink()
-    (tmp_path / "out.made-of.json").unlink()
+    (tmp_path / "out.inputs.json").unlink()
     tracemalloc.start()
     try:
         command.predict(cfg)

@@ -1,4 +1,4 @@
-"""A file of lines that grows as they are made, and goes on where it was after its process was killed."""
+"""An append-only file of lines that a later process can resume."""
 
 import json
 import os
@@ -12,70 +12,69 @@ from filelock import FileLock, Timeout
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import write_atomic
 
-_CHUNK = 2**20  # bytes that are read at once
+_CHUNK = 2**20  # bytes
 
 
 class AppendFile:
-    """The lines of a file, to which more are added; `open_append_file` makes it.
+    """An open append-only file of lines; `open_append_file` makes it.
 
     Attributes:
-        count: how many there are.
+        count: number of lines.
     """
 
     def __init__(self, file: FileIO):
         self._file = file
-        self.count, self._end = _whole_lines(file)
-        self._cut()  # what a killed process left of its last line
+        self.count, self._end = _complete_lines(file)
+        self._truncate()  # a killed process may leave an incomplete last line
 
     def add(self, lines: Iterable[str]) -> None:
-        """Add lines, which have no line end yet; what of them cannot be written leaves no half line.
+        """Append lines without their line ends, all of them or none.
 
         Raises:
             OSError: they cannot be written (full disk).
         """
-        added = [f"{line}\n".encode() for line in lines]
-        left = memoryview(b"".join(added))
+        encoded = [f"{line}\n".encode() for line in lines]
+        rest = memoryview(b"".join(encoded))
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError:
-            self._cut()
+            self._truncate()
             raise
-        self.count += len(added)
-        self._end = self._file.tell()  # which appending has moved to the end
+        self.count += len(encoded)
+        self._end = self._file.tell()
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         if os.fstat(self._file.fileno()).st_size != self._end:
             self._file.truncate(self._end)
 
 
 @contextmanager
-def open_append_file(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[AppendFile]:
-    """Begin a file of lines, or go on with it where all that it is made of is as it was.
+def open_append_file(path: Path, inputs: Mapping[str, str | bool]) -> Iterator[AppendFile]:
+    """Begin a file of lines, or resume it if it was begun with the same inputs.
 
-    Where the block ends or raises before the first line, nothing is left.
+    Nothing is left if the block ends or raises before the first line.
 
     Args:
         path: the file.
-        made_of: what decides its lines; kept beside it, in `<name>.made-of.json`.
+        inputs: all that decides its lines; kept beside it in `<name>.inputs.json`.
 
     Raises:
-        UserError: it is there, and was begun otherwise (naming what differs) or by no such call; another
-            process is at it; it cannot be written.
+        UserError: the file was begun with other inputs, is something else, or cannot be written; or another
+            process is writing it.
     """
-    facts = path.with_name(f"{path.name}.made-of.json")
+    inputs_path = path.with_name(f"{path.name}.inputs.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False, fallback_to_soft=False)
     try:
-        lock.acquire()
+        lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False).acquire(blocking=False)
     except Timeout as error:
         raise UserError(f"{path}: another process is writing it; wait for it, or end it") from error
-    try:
-        if path.exists() or facts.exists():
-            _check_same(path, facts, made_of)
+    with lock:
+        if path.exists() or inputs_path.exists():
+            _check_same(path, inputs_path, inputs)
         else:
-            write_atomic(facts, json.dumps(made_of, indent=1) + "\n")
+            write_atomic(inputs_path, json.dumps(inputs, indent=1) + "\n")
         with path.open("a+b", buffering=0) as file:
             lines = AppendFile(file)
             try:
@@ -83,23 +82,21 @@ def open_append_file(path: Path, made_of: Mapping[str, str | bool]) -> Iterator[
             finally:
                 if not lines.count:
                     path.unlink()
-                    facts.unlink()
-    finally:
-        lock.release()
+                    inputs_path.unlink()
 
 
-def _check_same(path: Path, facts: Path, made_of: Mapping[str, str | bool]) -> None:
-    cure = f"delete it and {facts.name}, or name another file"
+def _check_same(path: Path, inputs_path: Path, inputs: Mapping[str, str | bool]) -> None:
+    cure = f"delete it and {inputs_path.name}, or name another file"
     try:
-        before = json.loads(facts.read_text(encoding="utf-8"))
+        before = json.loads(inputs_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is there already, and not to be gone on with; {cure}") from error
-    if changed := [key for key in before.keys() | made_of.keys() if before.get(key) != made_of.get(key)]:
+        raise UserError(f"{path} exists already and cannot be resumed; {cure}") from error
+    if changed := [key for key in before.keys() | inputs.keys() if before.get(key) != inputs.get(key)]:
         raise UserError(f"{path} was begun with another {', '.join(sorted(changed))}; call as before, {cure}")
 
 
-def _whole_lines(file: FileIO) -> tuple[int, int]:
-    """How many whole lines a file has, and where the last of them ends."""
+def _complete_lines(file: FileIO) -> tuple[int, int]:
+    """Count the complete lines of a file, and find the position after the last of them."""
     count = end = position = 0
     file.seek(0)
     while chunk := file.read(_CHUNK):

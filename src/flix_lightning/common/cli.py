@@ -29,7 +29,7 @@ from hydra.errors import (  # noqa: E402
     OverrideParseException,
 )
 from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
+from omegaconf import DictConfig, OmegaConf, open_dict  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
@@ -237,7 +237,11 @@ def sweep_configs(arguments: Sequence[str]) -> list[DictConfig]:
         parser = OverridesParser.create()
         given = parser.parse_overrides(options.overrides)
         fixed = [override.input_line for override in given if not override.is_sweep_override()]
-        params = _compose(options, overrides=fixed, return_hydra_config=True).hydra.sweeper.params or {}
+        cfg = _compose(options, overrides=fixed, return_hydra_config=True)
+        with open_dict(cfg):
+            params = cfg.pop("hydra").sweeper.params or {}
+        if not params and len(fixed) == len(given):
+            return [cfg]
         parsed = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
         jobs = BasicSweeper.split_arguments([*parsed, *given], max_batch_size=None)
         return [_compose(options, overrides=list(job)) for batch in jobs for job in batch]

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and known by their content."""
+"""Files and folders that are written atomically, and the hash of a file."""
 
 import hashlib
 import os
@@ -16,16 +16,16 @@ from flix_lightning.common.errors import UserError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Put `content` at `path`, as `atomic_file` does; raises UserError as it does."""
+    """Write a file as `atomic_file` does."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a temporary file beside `path` to write, which becomes it when the block ends: never half of it.
+    """Open a temporary file that replaces `path` when the block ends.
 
-    Whatever stood at `path` before stays untouched until all of the new content is on the disk.
+    An earlier file at `path` stays untouched until all of the new content is on the disk.
 
     Raises:
         UserError: the file cannot be written (full disk, no permission).
@@ -42,11 +42,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; what stood there is untouched") from error
+        raise UserError(f"cannot write {path}: {reason}; an earlier file there is untouched") from error
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Delete what killed processes left of `write_atomic` below `folder`, where nobody is writing now."""
+    """Delete the temporary files of killed processes below `folder`, where no process may be writing."""
     for path in folder.rglob(".*"):
         if re.fullmatch(r"\..+\.\d+", path.name):
             path.unlink()
@@ -54,41 +54,40 @@ def remove_temporary_files(folder: Path) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which becomes `folder` when the block ends, and is gone when it raises.
+    """Make an empty folder that becomes `folder` when the block ends, and is deleted when it raises.
 
-    Two processes may do the same at once, and a killed one leaves nothing that stands at `folder`: what they
-    put there must be the same, as the first one's is kept.
+    Two processes may write the same content at once: the first one's folder is kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp's are for their owner alone
-        draft.rename(folder)
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp gives access to the owner only
+        temporary.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was first
+        if not folder.is_dir():  # otherwise another process was first
             raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:
-    """Give the SHA-256 (hex) of a file's content, read once a process as long as the file stays as it is.
+    """Compute the SHA-256 (hex) of a file's content; a file that stays as it is is read once a process.
 
     Raises:
         UserError: the file cannot be read.
     """
     try:
-        facts = path.stat()
-        # Two changes within a clock tick look like one, so what changed just now is read each time.
-        read = _sha256 if time.time() - facts.st_ctime > 2 else _sha256.__wrapped__
-        return read(path, facts.st_ino, facts.st_size, facts.st_ctime_ns)
+        stat = path.stat()
+        # Two changes within one clock tick have the same times, so a file that just changed is read again.
+        read = _sha256 if time.time() - stat.st_ctime > 2 else _sha256.__wrapped__
+        return read(path, stat.st_ino, stat.st_size, stat.st_ctime_ns)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @cache
-def _sha256(path: Path, *facts: int) -> str:
-    """A sweep asks for the same files once a run, and they may be gigabytes."""
+def _sha256(path: Path, *stat: int) -> str:
+    """Cached, as each run of a sweep asks for the same files, which may have gigabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
