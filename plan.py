@@ -6,21 +6,23 @@ The arguments are those of `python train.py -m`; without a sweep, all of the pap
 from rich.console import Console
 
 from flix_lightning.common import cli
+from flix_lightning.reports import sweeps
 
 
 def main(overrides: list[str]) -> None:
-    """Print what the overrides come to; nothing is trained."""
-    from flix_lightning.reports import plan as schedule
+    """Print the runs of the sweeps that the overrides name; nothing is trained."""
+    from flix_lightning.reports.plan import report
     from flix_lightning.runs.run import resolve_all
 
     console = Console()
     named = any(override.startswith("+sweeps=") for override in overrides)
-    sweeps = [[]] if named else [[f"+sweeps={name}"] for name in cli.paper_sweeps()]
+    wanted = [[]] if named else [[f"+sweeps={name}"] for name in sweeps.PAPER]
+    sweeps.register(overrides if named else [f"+sweeps={name}" for name in sweeps.PAPER])
     with console.status("Resolving the sweeps"):  # for all of them some twenty seconds
-        cfgs = [cfg for sweep in sweeps for cfg in cli.sweep_configs([*sweep, *overrides])]
+        cfgs = [cfg for sweep in wanted for cfg in cli.sweep_configs([*sweep, *overrides])]
         runs, left_out = resolve_all(cfgs)
-        report = schedule.report(schedule.entries(runs), left_out)
-    report.terminal(console)
+        table = report(runs, left_out)
+    table.terminal(console)
 
 
 if __name__ == "__main__":

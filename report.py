@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flix_lightning.common import cli
 from flix_lightning.common.errors import UserError
-from flix_lightning.reports import render
+from flix_lightning.reports import render, sweeps
 
 FLAG = "--if-finished"  # print the table only when all of its runs are there
 
@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
     from flix_lightning.runs.run import resolve_all
 
     overrides = [one for one in arguments if one != FLAG]
+    sweeps.register(overrides)
     cfgs = cli.sweep_configs(overrides)
     resolved, left_out = resolve_all(cfgs)
     missing = [run.name for run in resolved if not run.finished]

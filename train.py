@@ -7,6 +7,7 @@ import sys
 
 from flix_lightning.common.cli import hydra_main, is_multirun
 from flix_lightning.common.errors import UserError
+from flix_lightning.reports import sweeps
 from flix_lightning.runs.lock import RunBusy
 
 
@@ -31,4 +32,5 @@ def main(cfg):
 
 
 if __name__ == "__main__":
+    sweeps.register(sys.argv)
     hydra_main(main)

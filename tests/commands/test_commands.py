@@ -97,7 +97,7 @@ def test_methods_side_by_side(tiny, tmp_path):
 
 def test_a_launcher_of_processes(tiny, tmp_path):
     """A process of its own, which ends those that it started. One of the runs is a mistake."""
-    sweep = [*tiny, "trainer.max_steps=1", "flix.dropout=0.0,1.0"]
+    sweep = ["+sweeps=table30", *tiny, "trainer.max_steps=1", "flix.dropout=0.0,1.0"]
     command = [sys.executable, commands.REPOSITORY / "train.py", "-m", "hydra/launcher=processes", *sweep]
     # flix_lightning.common.cli set it, where it was imported.
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
@@ -107,7 +107,7 @@ def test_a_launcher_of_processes(tiny, tmp_path):
     assert ended.returncode == 1, ended.stderr
     assert "error: feature dropout of every kind is 1.0" in ended.stderr
     assert "Traceback" not in ended.stderr
-    (done,) = planned([*tiny, "trainer.max_steps=1", "flix.dropout=0.0"], tmp_path)
+    (done,) = planned([*tiny, "trainer.max_steps=1", "flix.dropout=0.0", "flix=compute_matched"], tmp_path)
     assert runs(tmp_path) == [done]
 
 
@@ -230,9 +230,9 @@ def test_a_sweep_goes_on_without_what_the_data_lacks_whole(table22, tmp_path):
         rows(run, split="test", active="all")[0]["task"]: rows(run, split="test")[0]["value"]
         for run in runs(tmp_path)
     }
-    assert lines["SemParse"][1:] == [f"{scores['semantic_parsing']:.1f}", "34.7", "23.0"]
-    assert lines["NER"][1:] == [f"{scores['ner']:.1f}", "88.6", "88.7"]
-    assert lines["QA-InLang"] == ["—", "—", "84.2", "87.3"]
+    assert lines["SemParse"][1:] == [f"{scores['semantic_parsing']:.1f}", "34.7†", "23.0†"]
+    assert lines["NER"][1:] == [f"{scores['ner']:.1f}", "88.6§", "88.7§"]
+    assert lines["QA-InLang"] == ["—", "—", "84.2‡", "87.3‡"]
 
 
 def test_one_run_of_nothing_is_a_mistake(table22, tmp_path):

@@ -8,9 +8,8 @@ from swept import swept
 
 from commands import REPOSITORY
 from flix_lightning.cldr import benchmark
-from flix_lightning.common import cli
-from flix_lightning.reports import paper
-from flix_lightning.reports.tables.appendix import SHOWN
+from flix_lightning.reports import paper, sweeps
+from flix_lightning.reports.columns import APPENDIX
 from flix_lightning.runs.run import resolve_all
 
 MULTILINGUAL = {f"multilingual_{task}" for task in ("ner", "semantic_parsing", "qa_in_lang", "qa_cross_lang")}
@@ -42,7 +41,7 @@ def named(words, caption):
 def of_caption(number):
     """(method, mixture) of each run behind one of Tables 6 to 50, by its caption and rows alone."""
     table = paper.table(number)
-    caption, rows = table.caption, [row for row in table.rows if row != "average"]
+    caption, rows = table.caption, [row for row in table.lines if row != "average"]
     method = named(METHOD, caption)
     if caption.startswith("Single-language"):
         return {(method, f"single_{named(TASK, caption)}_{row}") for row in rows}
@@ -70,13 +69,13 @@ def test_tables_of_the_appendix_sweep_what_their_captions_say(number):
 
 @pytest.mark.parametrize("number", range(6, 51))
 def test_tables_of_the_appendix_show_what_their_captions_say(number):
-    caption, shown = paper.table(number).caption, SHOWN[number]
+    caption, (column, method) = paper.table(number).caption, APPENDIX[number]
     kind = [word for word in ("unseen combinations", "unseen languages") if word in caption]
-    assert shown.method == named(METHOD, caption)
-    assert shown.column.task == (None if number in range(22, 30) else named(TASK, caption))
-    assert shown.column.seen == ("".join(kind).removesuffix("s").replace(" ", "_") or "seen")
+    assert method == named(METHOD, caption)
+    assert column.task == (None if number in range(22, 30) else named(TASK, caption))
+    assert column.seen == ("".join(kind).removesuffix("s").replace(" ", "_") or "seen")
     mixtures = {mixture for _, mixture in of_caption(number)}
-    assert mixtures == {shown.column.mixture} or caption.startswith("Single-")
+    assert mixtures == {column.mixture} or caption.startswith("Single-")
 
 
 @pytest.mark.parametrize(
@@ -115,8 +114,7 @@ def test_the_shared_feature_is_always_on_and_ranks_are_those_of_appendix_a():
 
 
 def test_every_table_and_figure_is_a_sweep_of_its_own_name():
-    assert cli.paper_sweeps() == [*(f"table{number}" for number in range(1, 51)), "figure2"]
-    for name in cli.paper_sweeps():
+    for name in sweeps.PAPER:
         assert {tuple(cfg.tables) for cfg in swept(name)} == {(name,)}
 
 
@@ -127,7 +125,7 @@ def test_every_table_and_figure_is_a_sweep_of_its_own_name():
 def runs(tmp_path_factory):
     """Sweep -> the folders of its runs; every file of Appendix B is there, empty."""
     folder = tmp_path_factory.mktemp("complete")
-    configs = {name: swept(name) for name in cli.paper_sweeps()}
+    configs = {name: swept(name) for name in sweeps.PAPER}
     wanted = {
         (entry.task, code)
         for cfgs in configs.values()

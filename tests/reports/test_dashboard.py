@@ -8,16 +8,17 @@ from statistics import fmean
 import pytest
 from browser import chromium, look, requested
 from folders import line_of, write_split
+from omegaconf import OmegaConf
 from swept import swept
 from tiny_runs import do
 
 import commands
 from flix_lightning.common.files import write_atomic
-from flix_lightning.reports.dashboard import curves as everyrun
+from flix_lightning.reports.dashboard.curves import curves
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.predictions import Prediction, write_predictions
 from flix_lightning.runs.rows import Row
-from flix_lightning.runs.run import resolve_all
+from flix_lightning.runs.run import Run, resolve_all
 from flix_lightning.tasks.definitions import get_task
 
 #: What there is of each task: enough for every column of Table 1.
@@ -78,7 +79,7 @@ def finish(plan):
                 for number, one in enumerate(examples)
             ],
         )
-    write_atomic(folder.config, f"# {ATTACK}\nseed: {seed}\n")
+    write_atomic(folder.config, f"# {ATTACK}\n" + OmegaConf.to_yaml(cfg, resolve=True))
     write_atomic(folder.metrics / "version_0/metrics.csv", "epoch,step,train/loss\n0,9,2.5\n0,19,1.5\n")
     results.write(folder.results, rows)
 
@@ -200,8 +201,9 @@ def test_every_finished_run_is_there_with_its_config(read, page):
 
 
 def test_a_trained_run_has_its_curves(page):
-    (run,) = [run for run in everyrun.read_all(page.parent / "runs") if run.rows[0].mixture == "tiny"]
-    validation, loss = run.curves
+    (folder,) = page.parent.glob("runs/*-tiny-*")
+    run = Run.open(folder)
+    validation, loss = curves(run)
     steps = {row.step for row in run.rows if row.split == "validation"}
     assert {step for points in validation.series.values() for step, _ in points} == steps == {4, 8, 12}
     assert set(validation.series) == {"semantic_parsing", "ner"}
@@ -296,7 +298,8 @@ def orange(colour):
 
 def test_curves_are_drawn(seen):
     boxes = seen.execute_script(
-        "return [...document.querySelectorAll('#learning polyline')].map(line => {"
+        "const lines = '#learning path[clip-path][style*=\"stroke-width: 1.5\"]';"
+        "return [...document.querySelectorAll(lines)].map(line => {"
         " const box = line.getBBox(); return [box.width, line.getTotalLength()] })"
     )
     # Three methods: on the joint mixture four tasks and a loss, on the other one task and a loss.

@@ -7,7 +7,7 @@ from swept import swept
 
 import commands
 from flix_lightning.common import cli
-from flix_lightning.reports.plan import entries, expected_seconds, report
+from flix_lightning.reports.plan import report
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import resolve_all
@@ -25,65 +25,60 @@ def plans(data, tmp_path):
 
 
 def finish(plan, seconds):
-    """Write the one row that a schedule reads."""
+    """Write results with what the plan of runs reads."""
     fields = {"task": None, "language": None, "seen": None, "active": "all", "n": 8, "step": 3}
-    fields |= {"run": plan.id, "method": plan.cfg.flix.name, "mixture": "joint", "seed": plan.cfg.seed}
-    results.write(plan.results, [Row(**fields, split="train", metric="seconds", value=seconds)])
+    fields |= {"run": plan.id, "method": plan.method, "mixture": "joint", "seed": plan.cfg.seed}
+    dataset = fields | {"task": "ner", "language": "sw", "seen": "seen", "metric": "span_f1", "value": 1.0}
+    rows = [Row(**dataset, split=split) for split in ("validation", "test")]
+    results.write(plan.results, [Row(**fields, split="train", metric="seconds", value=seconds), *rows])
 
 
-def state(found):
-    return {(one.plan.cfg.flix.name, one.plan.cfg.seed): one.state for one in found}
-
-
-def expected(found):
-    times = expected_seconds(found)
-    return {re.sub("-joint-seed(.)-.*", r" \1", name): seconds for name, seconds in times.items()}
+def table(plans, left_out=()):
+    """(method, seed) -> (state, time, tables) of each line, and the notes."""
+    (found,) = report(plans, left_out).tables
+    (section,) = found.sections
+    names = [re.fullmatch("(.*)-joint-seed(.)-.*", line[0]).groups() for line in section.lines]
+    return dict(zip(names, (line[1:] for line in section.lines), strict=True)), " ".join(found.footnotes)
 
 
 def test_a_run_of_two_tables_is_one_run(plans):
-    found = entries(plans)
-    assert len(found) == 6
-    assert {one.tables for one in found if one.plan.cfg.flix.name == "FLix"} == {("table5", "table32")}
-    assert {one.tables for one in found if one.plan.cfg.flix.name != "FLix"} == {("table5",)}
+    lines, _ = table(plans)
+    assert len(lines) == 6
+    assert {name: tables for (name, _), (*_, tables) in lines.items()} == {
+        "flix": "table5 table32",
+        "flix-shared": "table5",
+        "compute-matched": "table5",
+    }
 
 
 def test_without_a_finished_run_the_time_is_unknown(plans):
-    found = entries(plans)
-    assert set(state(found).values()) == {"to do"}
-    assert expected_seconds(found) == {}
-    assert "6 runs: 0 finished, 6 left; time left, one after another: unknown." in report(found).markdown()
+    lines, notes = table(plans)
+    assert {line[:2] for line in lines.values()} == {("to do", "unknown")}
+    assert "6 runs: 0 finished, 6 left; time left, one after another: unknown." in notes
 
 
 def test_time_is_that_of_alike_runs_else_of_any(plans):
-    by_name = {(plan.cfg.flix.name, plan.cfg.seed): plan for plan in plans}
+    by_name = {(plan.method, plan.cfg.seed): plan for plan in plans}
     finish(by_name["FLix", 0], 100)
     finish(by_name["Compute-matched", 1], 60)
     by_name["FLix", 1].checkpoints.mkdir(parents=True)
-    found = entries(plans)
-    assert state(found) == {
-        ("FLix", 0): "finished",
-        ("FLix", 1): "begun",
-        ("FLix-shared", 0): "to do",
-        ("FLix-shared", 1): "to do",
-        ("Compute-matched", 0): "to do",
-        ("Compute-matched", 1): "finished",
+    lines, notes = table(plans, ["single_ner_bbj"])
+    assert {name: line[:2] for name, line in lines.items()} == {
+        ("flix", "0"): ("finished", "0:01:40"),
+        ("flix", "1"): ("begun", "0:01:40"),
+        ("flix-shared", "0"): ("to do", "0:01:20"),
+        ("flix-shared", "1"): ("to do", "0:01:20"),
+        ("compute-matched", "0"): ("to do", "0:01:00"),
+        ("compute-matched", "1"): ("finished", "0:01:00"),
     }
-    assert expected(found) == {
-        "flix 1": 100,
-        "flix-shared 0": 80,
-        "flix-shared 1": 80,
-        "compute-matched 0": 60,
-    }
-    text = report(found, ["single_ner_bbj"]).markdown()
-    assert "6 runs: 2 finished, 4 left; time left, one after another: 0:05:20." in text
-    assert "left out: single_ner_bbj." in text
+    assert "6 runs: 2 finished, 4 left; time left, one after another: 0:05:20." in notes
+    assert "left out: single_ner_bbj." in notes
 
 
 def test_when_all_is_finished_nothing_is_left(plans):
     for plan in plans:
         finish(plan, 10)
-    text = report(entries(plans)).markdown()
-    assert "6 runs: 6 finished, 0 left; time left, one after another: 0:00:00." in text
+    assert "6 runs: 6 finished, 0 left; time left, one after another: 0:00:00." in table(plans)[1]
 
 
 def test_the_command_prints_every_run_and_trains_none(data, tmp_path):

@@ -14,7 +14,7 @@ from rich.console import Console
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports import render
 from flix_lightning.reports.intervals import bootstrap, t_half_width
-from flix_lightning.reports.tables import table1
+from flix_lightning.reports.tables import make
 from flix_lightning.runs.rows import Row
 
 HEADS = [
@@ -109,17 +109,17 @@ def runs(seeds=(0,), without=()):
 def finished(rows, counts=alike):
     """The rows as runs."""
     return [
-        made_up({}, [row for row in rows if row.run == run], counts)
+        made_up([row for row in rows if row.run == run], counts)
         for run in dict.fromkeys(row.run for row in rows)
     ]
 
 
 def table_1(rows, missing=(), **options):
-    return table1.table(finished(rows, **options), missing)
+    return make("table1", finished(rows, **options), missing, [])["table1"]
 
 
 def languages_behind(rows):
-    return table1.by_language(finished(rows))
+    return make("table1", finished(rows), [], [])["table1-languages"]
 
 
 def cells(table):
@@ -128,7 +128,7 @@ def cells(table):
     found = {}
     for section in table.sections:
         parent = ""
-        for name, *texts in section.rows:
+        for name, *texts in section.lines:
             parent = name if not name.startswith(" ") else parent
             key = name if name == parent else f"{parent}{name}"
             found.setdefault(section.title, {})[key] = dict(zip(heads, texts, strict=True))
@@ -217,7 +217,7 @@ def test_the_papers_rows_stand_beside_ours_with_doubtful_cells_marked():
 
 def test_sizes_and_training_stand_for_each_method_and_mixture():
     table = table_1(runs(seeds=(0, 1))).tables[1]
-    rows = [row for section in table.sections for row in section.rows]
+    rows = [row for section in table.sections for row in section.lines]
     assert len(rows) == 6
     assert ("FLix", HOLDOUT, "6", "1,200", "34,567", "20,480", "49.0%") in rows
     assert ("Compute-matched", JOINT, "6", "1,200", "34,567", "20,480", "0.0%") in rows
@@ -267,29 +267,31 @@ def test_a_seed_without_its_pair_does_not_enter_a_difference():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"run": "another"}, "both FLix, joint, seed 0"),
-        ({"method": "FLiX"}, "method 'FLiX' is none of this table's"),
-        ({"mixture": "multilingual"}, "mixture 'multilingual' is none of this table's"),
-        ({}, "ner/am is scored twice"),
+        (
+            {"run": "another"},
+            "FLix-joint-0 and another: ner/am is scored twice in test, active all, for FLix, seed 0",
+        ),
+        ({"run": "another", "method": "FLiX"}, "another: method 'FLiX' is none of this table's"),
+        ({"run": "another", "mixture": "all"}, "another: mixture 'all' is none of this table's"),
+        ({}, "FLix-joint-0: ner/am is scored twice"),
     ],
 )
 def test_rows_that_look_alike_are_refused(change, message):
     rows = runs()
     first = next(row for row in rows if (row.method, row.split, row.active) == ("FLix", "test", "all"))
-    fields = {name: getattr(first, name) for name in Row.__dataclass_fields__}
     with pytest.raises(UserError, match=message):
-        table_1([*rows, Row(**fields | change)])
+        table_1([*rows, replace(first, **change)])
 
 
 def test_languages_stand_beside_the_papers_with_what_either_lacks():
     ner, *_, unseen_parsing, _ = languages_behind(runs()).tables
-    rows = {row[0]: row[1:] for section in ner.sections for row in section.rows}
+    rows = {row[0]: row[1:] for section in ner.sections for row in section.lines}
     flix_am = score("FLix", 0, 0, 0)
     # The three columns of each method: validation of the tested weights, test, the paper's test.
     assert rows["am"][6:] == (f"{flix_am + 1:.1f}", f"{flix_am:.1f}", "79.4")
     assert rows["bbj"] == ("—", "—", "61.2", "—", "—", "66.1", "—", "—", "70.5")
     assert rows["average"][7:] == (f"{expected_columns('FLix', 0)[0]:.1f}", "84.0")
-    rows = {row[0]: row[1:] for section in unseen_parsing.sections for row in section.rows}
+    rows = {row[0]: row[1:] for section in unseen_parsing.sections for row in section.lines}
     assert rows["sw"][8] == "42.6†"
     assert rows["average"][8] == "42.6†"
     assert rows["sw"][2] == "22.0"
@@ -302,7 +304,7 @@ def test_each_task_stands_beside_the_validation_of_its_own_checkpoint():
     ]
     ner, _, qa_in_lang, *_ = languages_behind(rows).tables
     validations = {
-        table.title: {row[7] for section in table.sections for row in section.rows if row[0] != "average"}
+        table.title: {row[7] for section in table.sections for row in section.lines if row[0] != "average"}
         for table in (ner, qa_in_lang)
     }
     assert validations[qa_in_lang.title] - {"—"} == {"1.0"}
@@ -314,7 +316,7 @@ def test_a_language_that_the_paper_lacks_is_shown_too():
     am = next(row for row in rows if row.task == "ner" and row.language == "am" and row.method == "FLix")
     fields = {name: getattr(am, name) for name in Row.__dataclass_fields__}
     table = languages_behind([*rows, Row(**fields | {"language": "ak"})]).tables[0]
-    found = {row[0]: row[1:] for section in table.sections for row in section.rows}
+    found = {row[0]: row[1:] for section in table.sections for row in section.lines}
     assert [column.head for column in table.columns][1:3] == ["test", "paper's test"]
     assert found["ak"] == ("—", "—", "—", "—", f"{am.value:.1f}", "—")
 
@@ -361,7 +363,7 @@ def report():
 
 
 def texts(report):
-    return [text for table in report.tables for s in table.sections for row in s.rows for text in row]
+    return [text for table in report.tables for s in table.sections for row in s.lines for text in row]
 
 
 @pytest.mark.parametrize("width", [80, 120, None])
@@ -389,7 +391,7 @@ def test_a_very_narrow_terminal_cuts_nothing_off(report):
 def test_markdown_has_a_cell_for_every_column(report):
     text = report.markdown()
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == sum(2 + sum(len(s.rows) + bool(s.title) for s in t.sections) for t in report.tables)
+    assert len(lines) == sum(2 + sum(len(s.lines) + bool(s.title) for s in t.sections) for t in report.tables)
     assert {line.count("|") for line in lines[:20]} == {10}
     for row_text in texts(report):
         assert row_text in text

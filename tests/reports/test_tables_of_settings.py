@@ -6,14 +6,12 @@ from statistics import fmean, stdev
 import pytest
 from examples import made_up, run
 
-from flix_lightning.reports.tables import gates, search
-from flix_lightning.reports.tables import growth as languages
-from flix_lightning.reports.tables import table3 as dropout
+from flix_lightning.reports.tables import gates, growth, make, search, table3
 from flix_lightning.runs.rows import Row
 
 
 def lines(report):
-    return {row[0]: row[1:] for section in report.tables[0].sections for row in section.rows}
+    return {row[0]: row[1:] for section in report.tables[0].sections for row in section.lines}
 
 
 # -- Table 3
@@ -34,7 +32,7 @@ def qa_run(rate, seed, validation, test, share=0.0):
 def test_table3_has_a_line_for_each_dropout_of_ours_or_the_papers():
     runs = [qa_run(0.0, seed, 40 + seed, 50 + 3 * seed) for seed in (0, 1)]
     runs.append(qa_run(0.1, 0, 60, 70, share=0.01))
-    found = lines(dropout.table(runs))
+    found = lines(table3.table(runs))
     assert list(found) == ["p = 0.7", "p = 0.5", "p = 0.3", "p = 0.1", "p = 0"]
     half = 12.7062 * stdev([50, 53]) / sqrt(2)
     assert found["p = 0"] == ("40.5 ±6.4", f"{fmean([50, 53]):.1f} ±{half:.1f}", "0%", "86.9", "88.9")
@@ -43,14 +41,14 @@ def test_table3_has_a_line_for_each_dropout_of_ours_or_the_papers():
 
 
 def test_table3_says_what_is_doubtful_and_what_is_missing():
-    report = dropout.table([qa_run(0.3, 0, 1, 2)], missing=["FLix, dropout 0.5"])
+    report = make("table3", [qa_run(0.3, 0, 1, 2)], ["FLix, dropout 0.5"], [])["table3"]
     assert "FLix, dropout 0.5" in report.warnings[0]
     assert any("Table 13" in note for note in report.tables[0].footnotes)
 
 
 def test_table3s_curves_are_means_over_seeds_beside_the_papers():
     runs = [qa_run(0.3, 0, 60, 70), *(qa_run(0.0, seed, 40 + seed, 50 + 3 * seed) for seed in (0, 1))]
-    ours, theirs = dropout.curves(runs)
+    ours, theirs = table3.curves(runs)
     assert ours.series == {"validation": [(0.0, 40.5), (0.3, 60)], "test": [(0.0, 51.5), (0.3, 70)]}
     assert theirs.series["test"] == [(0.0, 88.9), (0.3, 88.7), (0.5, 88.8), (0.7, 89.3)]
 
@@ -74,30 +72,30 @@ def language_runs(seeds=(0, 1)):
                     settings,
                     {
                         ("test", task, code, 300): 30 + gain * (2 if code == "zu" else 1)
-                        for task in languages.TASKS
+                        for task in growth.HEADS
                         for code in codes
                     },
                 )
 
 
 def test_differences_by_number_of_languages_on_all_and_on_the_smallest_set():
-    table = languages.table(list(language_runs())).tables[0]
+    table = growth.table(list(language_runs())).tables[0]
     everything, smallest = table.sections
     assert "sw, te" in smallest.title
-    assert [row[0] for row in everything.rows[::3]] == ["2 languages (joint_5)", "3 languages (joint)"]
+    assert [row[0] for row in everything.lines[::3]] == ["2 languages (joint_5)", "3 languages (joint)"]
     # The gain is 4 and 4.6 in two seeds, twice that for one of the three languages.
-    assert everything.rows[3][1:] == (f"{fmean([4, 4.6]) * 4 / 3:+.1f}",) * 5
-    assert smallest.rows[3][1:] == ("+4.3",) * 5
-    assert smallest.rows[0][1:] == ("+1.3",) * 5
+    assert everything.lines[3][1:] == (f"{fmean([4, 4.6]) * 4 / 3:+.1f}",) * 5
+    assert smallest.lines[3][1:] == ("+4.3",) * 5
+    assert smallest.lines[0][1:] == ("+1.3",) * 5
     half = 12.7062 * stdev([4, 4.6]) / sqrt(2)
-    assert smallest.rows[4][1] == f"{4.3 - half:+.1f} to {4.3 + half:+.1f}"
-    assert smallest.rows[5][1] == "+4.3 to +4.3"
+    assert smallest.lines[4][1] == f"{4.3 - half:+.1f} to {4.3 + half:+.1f}"
+    assert smallest.lines[5][1] == "+4.3 to +4.3"
 
 
 def test_a_size_without_its_baseline_has_no_difference():
-    runs = [one for one in language_runs() if one.settings["flix"]["name"] == "FLix"]
-    report = languages.table(runs, missing=["compute-matched-joint_5-seed0-0123456789"])
-    assert set(report.tables[0].sections[0].rows[0][1:]) == {"—"}
+    runs = [one for one in language_runs() if one.method == "FLix"]
+    report = make("languages", runs, ["compute-matched-joint_5-seed0-0123456789"], [])["languages"]
+    assert set(report.tables[0].sections[0].lines[0][1:]) == {"—"}
     assert "compute-matched-joint_5-seed0" in report.warnings[0]
 
 
@@ -111,7 +109,7 @@ def test_a_search_puts_the_best_trial_first(selection, ner):
             "flix": {"name": "FLix", "dropout": 0.1},
             "mixture": {"name": "joint"},
             "optimizer": {"learning_rate": rate},
-            "evaluation": {"selection": selection},
+            "evaluation": {"selection": selection, "validation_cap": None, "test": False},
             "seed": 0,
         }
         steps = {100: (30.0, qa - 20), 200: (20.0, qa)}
@@ -125,8 +123,8 @@ def test_a_search_puts_the_best_trial_first(selection, ner):
 
     (section,) = search.table([trial(1e-3, 50), trial(2.8e-3, 60)]).tables[0].sections
     assert section.title == "FLix"
-    assert [row[0] for row in section.rows] == ["0.0028", "0.001"]
-    assert section.rows[0][1:] == ("0.1", "0", ner, "60.0", f"{fmean([float(ner), 60]):.2f}")
+    assert [row[0] for row in section.lines] == ["0.0028", "0.001"]
+    assert section.lines[0][1:] == ("0.1", "0", ner, "60.0", f"{fmean([float(ner), 60]):.2f}")
 
 
 # -- gates
@@ -152,7 +150,7 @@ def gate_runs(frozen, adapted):
                 seen=seen, active=active, metric="exact_match", value=value, n=10, step=300,
             )  # fmt: skip
             found.setdefault(mixture, []).append(row)
-    return [made_up({}, rows) for rows in found.values()]
+    return [made_up(rows) for rows in found.values()]
 
 
 def test_gates_pass_column_by_column():
@@ -167,6 +165,6 @@ def test_gates_pass_column_by_column():
 
 
 def test_gates_without_a_run_say_so():
-    report = gates.table(gate_runs([1.0] * 7, [50.0] * 7)[:1], missing=["compute-matched-holdout"])
+    report = make("gates", gate_runs([1.0] * 7, [50.0] * 7)[:1], ["compute-matched-holdout"], [])["gates"]
     assert lines(report)["Passed"] == ("yes",) * 5 + ("—", "yes")
     assert "compute-matched-holdout" in report.warnings[0]

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from tiny_runs import config, do
 
-from flix_lightning.reports.tables import table1, table2
+from flix_lightning.reports.columns import TABLE1, TABLE2
 from flix_lightning.reports.wandb_report import main, report
 from flix_lightning.runs.rows import Row
 from flix_lightning.training.loggers import log_evaluation
@@ -37,7 +37,7 @@ def named(spec, pattern):
 
 
 def test_every_score_it_shows_is_one_that_evaluations_log(spec, tmp_path):
-    columns = [column for column in (*table1.COLUMNS, *table2.COLUMNS) if column.task]
+    columns = [column for column in (*TABLE1, *TABLE2) if column.task]
     logger = CSVLogger(tmp_path, name="", version="")
     for split in ("validation", "test"):
         common = {"run": "r", "method": "FLix", "mixture": "joint", "seed": 0, "split": split}
@@ -70,7 +70,7 @@ def test_the_settings_it_goes_by_are_those_of_a_run(spec):
 
 
 def test_its_runs_are_found_by_the_mixture_that_groups_them(spec):
-    mixtures = {one.mixture for one in (*table1.COLUMNS, *table2.COLUMNS) if one.task}
+    mixtures = {one.mixture for one in (*TABLE1, *TABLE2) if one.task}
     filters = [one for one in found(spec, "filters") if isinstance(one, list) for one in one]
     assert {one["key"]["name"] for one in filters} == {"group"}
     assert {one["value"] for one in filters} == mixtures

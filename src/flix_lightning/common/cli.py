@@ -222,14 +222,6 @@ def is_multirun() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def paper_sweeps() -> list[str]:
-    """The sweeps of the paper's tables, by number, and of its figures."""
-    names = [
-        path.stem for kind in ("table", "figure") for path in (REPOSITORY / "sweeps").glob(f"{kind}*.yaml")
-    ]
-    return sorted(names, key=lambda name: (name.startswith("figure"), len(name), name))
-
-
 def sweep_configs(arguments: Sequence[str]) -> list[DictConfig]:
     """Compose the config of each job that `python train.py -m <arguments>` would run, in its order."""
     try:

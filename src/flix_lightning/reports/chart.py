@@ -1,26 +1,35 @@
-"""Charts as numbers, and a report that is read with a bar chart, which is its picture."""
+"""Charts of bars and of lines, drawn by matplotlib as a PNG or as part of a web page."""
 
 import io
+import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from statistics import fmean
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from flix_lightning.common.files import write_atomic
-from flix_lightning.reports.render import FONT, Report
+from flix_lightning.reports.render import FONT, Report, png_bytes
+
+# Told apart by every common kind of colour blindness, and readable on white and on black.
+_COLOURS = ("#0a84d0", "#d9661f", "#12a277", "#b8568f", "#7a6fd6", "#9c8a14", "#7b8490")
+_MARKS = "os^DvPX"
+_INK = "#010203"  # stands for the page's own text colour
+_POINTS_MARKED = 8  # a line of more points has no mark on each
 
 
 @dataclass(frozen=True)
-class Panel:
+class Bars:
     """Bars of several series, in groups.
 
     Attributes:
-        title: above it.
+        title: above them.
         groups: what stands below each group of bars.
         series: name -> its value in each group, None where it has none.
     """
@@ -28,6 +37,21 @@ class Panel:
     title: str
     groups: Sequence[str]
     series: Mapping[str, Sequence[float | None]]
+
+    def draw(self, axes: Axes) -> list[str]:
+        """Draw the bars with their values."""
+        width = 0.8 / len(self.series)
+        for place, (name, values) in enumerate(self.series.items()):
+            found = [(group, value) for group, value in enumerate(values) if value is not None]
+            left = [group - 0.4 + width * (place + 0.5) for group, _ in found]
+            heights = [value for _, value in found]
+            bars = axes.bar(left, heights, width, label=name, color=_COLOURS[place % len(_COLOURS)])
+            axes.bar_label(bars, [f"{value:+z.1f}" for value in heights], padding=2, size=7)
+        axes.axhline(0, color=rcParams["axes.edgecolor"], linewidth=0.6)
+        axes.set_xticks(range(len(self.groups)), self.groups)
+        axes.set_xlim(-0.5, len(self.groups) - 0.5)
+        axes.margins(y=0.12)
+        return []
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,21 @@ class Curves:
     y: str
     series: Mapping[str, Sequence[tuple[float, float]]]
 
+    def draw(self, axes: Axes) -> list[str]:
+        """Draw the lines; return a text for each point that is marked, in the order of `tip-<number>`."""
+        tips = []
+        for place, (name, points) in enumerate(self.series.items()):
+            colour = _COLOURS[place % len(_COLOURS)]
+            axes.plot(*zip(*points, strict=True) if points else ([], []), color=colour, label=name or None)
+            for x, y in points if len(points) <= _POINTS_MARKED else ():
+                (mark,) = axes.plot(x, y, _MARKS[place % len(_MARKS)], color=colour, markersize=5)
+                mark.set_gid(f"tip-{len(tips)}")
+                tips.append(f"{f'{name}: ' if name else ''}{y:.4g} at {x:g}")
+        axes.set_xlabel(self.x)
+        axes.set_ylabel(self.y)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        return tips
+
 
 def means(points: Iterable[tuple[float, Collection[float]]]) -> list[tuple[float, float]]:
     """Points of (x, mean y) from those of (x, all its y); an x without any has none."""
@@ -53,16 +92,10 @@ def means(points: Iterable[tuple[float, Collection[float]]]) -> list[tuple[float
 
 @dataclass(frozen=True)
 class BarChart(Report):
-    """A report whose picture shows panels of bars side by side, below a title, in place of its tables."""
+    """A report whose picture is a title and panels of bars side by side, in place of its tables."""
 
     title: str = ""
-    panels: tuple[Panel, ...] = ()
-
-    @property
-    def widest(self) -> float:
-        """The largest absolute value of all panels, or 1 where there is none but 0."""
-        lines = [line for panel in self.panels for line in panel.series.values()]
-        return max((abs(value) for line in lines for value in line if value is not None), default=0) or 1
+    panels: tuple[Bars, ...] = ()
 
     def png(self, path: Path) -> None:
         """Draw the panels into a PNG file, whole or not at all.
@@ -70,30 +103,41 @@ class BarChart(Report):
         Raises:
             UserError: the file cannot be written.
         """
-        buffer, wide = io.BytesIO(), len(self.panels)
-        warnings = [
-            line for one in self.warnings for line in textwrap.wrap(one, 55 * wide, break_on_hyphens=False)
+        width = 55 * len(self.panels)
+        lines = [
+            line for text in self.warnings for line in textwrap.wrap(text, width, break_on_hyphens=False)
         ]
         with rc_context(FONT):
-            figure = Figure(figsize=(5.5 * wide, 4 + 0.18 * len(warnings)), layout="constrained")
-            figure.suptitle("\n".join([self.title, *warnings]), weight="bold", size=9)
-            for axes, panel in zip(figure.subplots(1, wide, squeeze=False)[0], self.panels, strict=True):
+            figure = Figure(figsize=(5.5 * len(self.panels), 4 + 0.18 * len(lines)), layout="constrained")
+            figure.suptitle("\n".join([self.title, *lines]), weight="bold", size=9)
+            for axes, panel in zip(figure.subplots(1, len(self.panels)), self.panels, strict=True):
                 _draw(axes, panel)
-            figure.savefig(buffer, format="png", dpi=150)
-        write_atomic(path, buffer.getvalue())
+            write_atomic(path, png_bytes(figure))
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
-    width = 0.8 / len(panel.series)
-    for place, (name, values) in enumerate(panel.series.items()):
-        there = [(group, value) for group, value in enumerate(values) if value is not None]
-        left = [group - 0.4 + width * (place + 0.5) for group, _ in there]
-        bars = axes.bar(left, [value for _, value in there], width, label=name)
-        axes.bar_label(bars, [f"{value:+z.1f}" for _, value in there], padding=2, size=7)
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(panel.groups)), panel.groups)
-    axes.set_xlim(-0.5, len(panel.groups) - 0.5)
+def svg(panel: Bars | Curves) -> str:
+    """Draw a panel as SVG within a web page: in the page's font and colour of text, with values on hover."""
+    buffer = io.StringIO()
+    with rc_context(FONT | dict.fromkeys(_COLOURED, _INK) | {"svg.fonttype": "none"}):
+        figure = Figure(figsize=(3.8, 2.6), layout="constrained")
+        tips = _draw(figure.subplots(), panel)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    drawn = re.sub(
+        r"(?s).*?<svg .*?viewBox", '<svg class="chart" role="img" viewBox', buffer.getvalue(), count=1
+    )
+    for number, tip in enumerate(tips):
+        drawn = drawn.replace(f'<g id="tip-{number}">', f"<g><title>{escape(tip)}</title>")
+    return re.sub("font: [^;\"]*'DejaVu Sans'", "", drawn.replace(_INK, "currentColor"))
+
+
+_COLOURED = "text.color axes.labelcolor axes.edgecolor xtick.color ytick.color".split()
+
+
+def _draw(axes: Axes, panel: Bars | Curves) -> list[str]:
+    tips = panel.draw(axes)
     axes.set_title(panel.title, style="italic")
-    axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=8)
+    return tips

@@ -2,27 +2,25 @@
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from statistics import stdev
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as students_t
+from scipy import stats
 
 SAMPLES = 2000
-"""How often a bootstrap resamples."""
+"""Number of resamples of a bootstrap."""
 
 
 def t_half_width(values: Collection[float]) -> float:
     """Half the width of the 95 % t-interval of the mean of two or more values."""
-    count = len(values)
-    return float(students_t.ppf(0.975, df=count - 1)) * stdev(values) / count**0.5
+    return float(stats.t.ppf(0.975, df=len(values) - 1) * stats.sem(list(values)))
 
 
 def bootstrap(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """95 % percentile interval of the mean of the groups' means over languages.
 
-    Each group's languages are resampled by themselves, with replacement; a language that is drawn brings one
-    of its own resampled values, drawn at random. The draws are the same in every call.
+    Each group's languages are resampled with replacement. A drawn language brings one of its own resampled
+    values, drawn at random. The draws are the same in every call.
 
     Args:
         groups: for each column of a table `[languages, resamples]`: each language's value on several
@@ -42,15 +40,15 @@ def bootstrap(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 def resampled_sums(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums over resampled examples, `[SAMPLES, ..., sums]`, from their counts `[..., examples, sums]`.
 
-    Every leading entry (a seed, a method) sees the same resamples, the same in every call for the same number
-    of examples: so differences stay paired.
+    Every leading entry (a seed, a method) sees the same resamples, so that differences stay paired. They are
+    the same in every call for the same number of examples.
     """
-    return np.einsum("be,...es->b...s", _how_often(counts.shape[-2]), counts)
+    return np.einsum("be,...es->b...s", _draws(counts.shape[-2]), counts)
 
 
 @cache
-def _how_often(examples: int) -> NDArray[np.float64]:
-    """How often each example is in each resample, `[SAMPLES, examples]`."""
+def _draws(examples: int) -> NDArray[np.float64]:
+    """How often each resample draws each example, `[SAMPLES, examples]`."""
     generator = np.random.default_rng(examples)
     drawn = generator.multinomial(examples, np.full(examples, 1 / examples), size=SAMPLES)
     return drawn.astype(np.float64)

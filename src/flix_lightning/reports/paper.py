@@ -3,22 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import as_file, files
+from importlib.resources import files
+from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
-
-@dataclass(frozen=True)
-class Doubt:
-    """A note on cells of one table; `rows` or `columns` left empty means all of them."""
-
-    note: str
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-
-    def covers(self, row: str, column: str) -> bool:
-        """Whether the cell is one of those doubted."""
-        return (not self.rows or row in self.rows) and (not self.columns or column in self.columns)
+DASH = "—"
+"""Stands in a table where there is no number."""
 
 
 @dataclass(frozen=True)
@@ -26,50 +17,66 @@ class PaperTable:
     """One table of the paper.
 
     Attributes:
-        number: as in the paper.
         caption: as in the paper.
         columns: heads, in the paper's order; validation and test from Table 6 on.
-        rows: row name -> column -> number, in the paper's order; languages by the data's codes. From Table 6
-            on the last row, "average", is the paper's own average.
-        doubts: the cells that another place of the paper contradicts.
+        lines: name -> column -> number, in the paper's order; languages by the data's codes. From Table 6 on
+            the last line, "average", is the paper's own average.
+        doubtful: notes on cells that another place of the paper contradicts, as in `paper_tables.yaml`.
+        remarks: on what the paper's text says of the table.
     """
 
-    number: int
     caption: str
-    columns: tuple[str, ...]
-    rows: Mapping[str, Mapping[str, float]]
-    doubts: tuple[Doubt, ...]
+    columns: list[str]
+    lines: Mapping[str, Mapping[str, float]]
+    doubtful: list[Mapping[str, Any]]
+    remarks: list[str]
 
-    def doubt(self, row: str, column: str) -> str | None:
-        """The note on a doubtful cell, None for any other."""
-        return next((doubt.note for doubt in self.doubts if doubt.covers(row, column)), None)
-
-
-def table(number: int) -> PaperTable:
-    """The paper's table of that number, 1-50.
-
-    Raises:
-        KeyError: the paper has no such table.
-    """
-    return _tables()[number]
+    def notes(self, line: str, column: str) -> list[str]:
+        """The notes on a doubtful cell, none for any other."""
+        return [
+            doubt["note"]
+            for doubt in self.doubtful
+            if line in doubt.get("rows", [line]) and column in doubt.get("columns", [column])
+        ]
 
 
 @cache
-def _tables() -> dict[int, PaperTable]:
-    with as_file(files("flix_lightning.reports") / "paper_tables.yaml") as path:
-        entries = OmegaConf.to_container(OmegaConf.load(path))
-    return {number: _table(number, entry) for number, entry in entries.items()}
+def table(number: int) -> PaperTable:
+    """The paper's table of that number, 1-50; KeyError for any other number."""
+    entry = _entries()[number]
+    columns = entry["columns"]
+    lines = {name: dict(zip(columns, line, strict=True)) for name, line in entry["rows"].items()}
+    more = [entry.get(key, []) for key in ("doubtful", "remarks")]
+    return PaperTable(entry["caption"], columns, lines, *more)
 
 
-def _table(number: int, entry: dict) -> PaperTable:
-    columns = tuple(entry["columns"])
-    return PaperTable(
-        number=number,
-        caption=entry["caption"],
-        columns=columns,
-        rows={name: dict(zip(columns, row, strict=True)) for name, row in entry["rows"].items()},
-        doubts=tuple(
-            Doubt(doubt["note"], tuple(doubt.get("rows", ())), tuple(doubt.get("columns", ())))
-            for doubt in entry.get("doubtful", ())
-        ),
-    )
+@cache
+def _entries() -> dict[int, dict[str, Any]]:
+    return yaml.safe_load((files("flix_lightning.reports") / "paper_tables.yaml").read_text("utf-8"))
+
+
+class Footnotes:
+    """Marks for notes, in the order in which they are first needed; the same note has the same mark."""
+
+    _MARKS = "†‡§¶‖#"
+
+    def __init__(self, *tables: PaperTable):
+        """The remarks on `tables` come after the notes."""
+        self._notes: dict[str, str] = {}
+        self._remarks = dict.fromkeys(remark for table in tables for remark in table.remarks)
+
+    def cell(self, table: PaperTable, line: str, column: str) -> str:
+        """A cell of the paper with the marks of its notes, or a dash where the paper has none."""
+        value = table.lines.get(line, {}).get(column)
+        if value is None:
+            return DASH
+        notes = table.notes(line, column)
+        return f"{value:.1f}" + "".join(
+            self._notes.setdefault(note, self._MARKS[len(self._notes) % len(self._MARKS)]) for note in notes
+        )
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The notes so far, each behind its mark, and the remarks."""
+        notes = (f"{mark} Doubtful: {note}" for note, mark in self._notes.items())
+        return (*notes, *(f"On the paper: {remark}" for remark in self._remarks))

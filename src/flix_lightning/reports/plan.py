@@ -1,105 +1,54 @@
-"""Which runs a set of sweeps comes to, which of them are there already, and how long the rest will take."""
+"""The runs of some sweeps: which are finished, and how long the others will take."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from statistics import fmean
 
-from flix_lightning.reports import render
-from flix_lightning.reports.render import Report, Section, Table
+from flix_lightning.reports.render import Column, Report, Section, Table
 from flix_lightning.runs.run import Run, left_out_note
 
-FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
 
+def report(runs: Iterable[Run], left_out: Sequence[str] = ()) -> Report:
+    """List each run once, in order of first appearance, with its state, its time and its tables.
 
-@dataclass(frozen=True)
-class Entry:
-    """A run and the tables that it is part of.
-
-    Attributes:
-        run: the run.
-        tables: their names.
-        state: finished, begun (it has a checkpoint to go on from) or to do.
-        seconds: of training with its validations; None unless finished.
-    """
-
-    run: Run
-    tables: tuple[str, ...]
-    state: str
-    seconds: float | None
-
-
-def entries(runs: Iterable[Run]) -> list[Entry]:
-    """Each run once, with all of its tables, in the order in which they first name it.
-
-    Raises:
-        UserError: a finished run's results are not as they were written.
-    """
-    tables, first = defaultdict(list), {}
-    for run in runs:
-        first.setdefault(run.path, run)
-        tables[run.path] += run.cfg.tables
-    return [_entry(run, tuple(dict.fromkeys(tables[path]))) for path, run in first.items()]
-
-
-def _entry(run: Run, tables: tuple[str, ...]) -> Entry:
-    if not run.finished:
-        return Entry(run, tables, BEGUN if run.checkpoints.is_dir() else TO_DO, None)
-    return Entry(run, tables, FINISHED, run.facts["seconds"])
-
-
-def expected_seconds(found: Sequence[Entry]) -> Mapping[str, float]:
-    """Run folder's name -> seconds that a run which is not finished should take, where that can be said.
-
-    The mean of the finished runs of its method on its mixture, else of all finished runs. What a begun run
-    has done already is not taken off.
-    """
-    alike = defaultdict(list)
-    for entry in found:
-        if entry.seconds is not None:
-            alike[_kind(entry)].append(entry.seconds)
-    every = [seconds for values in alike.values() for seconds in values]
-    return {
-        entry.run.name: fmean(alike.get(_kind(entry), every))
-        for entry in found
-        if entry.state != FINISHED and every
-    }
-
-
-def _kind(entry: Entry) -> tuple[str, str]:
-    return entry.run.method, entry.run.mixture.name
-
-
-def report(found: Sequence[Entry], left_out: Sequence[str] = ()) -> Report:
-    """A line for each run, and what they come to.
+    The time of a run that is not finished is the mean of the finished runs of its method and mixture, or else
+    of all finished runs; the time that a begun run has spent already is not taken off.
 
     Args:
-        found: the runs.
+        runs: the runs of all sweeps.
         left_out: mixtures that the data holds nothing of.
+
+    Raises:
+        UserError: the results of a finished run are not as they were written.
     """
-    expected = expected_seconds(found)
-    lines = [
-        (
-            entry.run.name,
-            entry.state,
-            _duration(entry.seconds or expected.get(entry.run.name)),
-            " ".join(entry.tables),
-        )
-        for entry in found
-    ]
-    done = sum(entry.state == FINISHED for entry in found)
-    left = sum(expected.values()) if expected or done == len(found) else None
-    notes = [
-        f"{len(found)} runs: {done} finished, {len(found) - done} left; time left, one after another: "
-        f"{_duration(left)}.",
-        "Time: training with its validations, without tests; that of a run which is left is the mean of the "
-        "finished runs of its method and mixture, else of all of these finished runs.",
+    unique, tables = {}, defaultdict(dict)
+    for run in runs:
+        unique.setdefault(run.name, run)
+        tables[run.name] |= dict.fromkeys(run.cfg.tables)
+    took, alike = {}, defaultdict(list)
+    for run in unique.values():
+        if run.finished:
+            took[run.name] = next(row.value for row in run.rows if row.metric == "seconds")
+            alike[run.method, run.mixture.name].append(took[run.name])
+    lines, left = [], 0.0
+    for name, run in unique.items():
+        state = "finished" if name in took else "begun" if run.checkpoints.is_dir() else "to do"
+        seconds = took.get(name)
+        if seconds is None and took:
+            seconds = fmean(alike.get((run.method, run.mixture.name), took.values()))
+            left += seconds
+        lines.append((name, state, _duration(seconds), " ".join(tables[name])))
+    to_do = len(unique) - len(took)
+    notes = (
+        f"{len(unique)} runs: {len(took)} finished, {to_do} left; time left, one after another: "
+        f"{_duration(left if took or not to_do else None)}.",
+        "Time: training with its validations, without tests. For a run that is not finished: the mean of the "
+        "finished runs of its method and mixture, or else of all finished runs.",
         *left_out_note(left_out),
-    ]
-    heads = ("Run", "State", "Time", "Tables")
-    table = Table("Runs", tuple(map(render.Column, heads)), (Section("", tuple(lines)),), tuple(notes))
-    return Report((table,))
+    )
+    heads = tuple(map(Column, ("Run", "State", "Time", "Tables")))
+    return Report((Table("Runs", heads, (Section("", tuple(lines)),), notes),))
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,8 +1,8 @@
-"""The dashboard's panels as a W&B report: `python -m flix_lightning.reports.wandb_report ENTITY PROJECT`.
+"""The dashboard's charts as a W&B report: `python -m flix_lightning.reports.wandb_report ENTITY PROJECT`.
 
-It is made in your own W&B account (`wandb login`), of the runs that are there: those of WANDB_MODE=online, or
-after `wandb sync outputs/runs/*/wandb/offline-run-*`. --spec needs no account and sends nothing: it prints
-the report's JSON.
+The report is made in your own W&B account (`wandb login`), of the runs that are there: those of
+WANDB_MODE=online, or after `wandb sync outputs/runs/*/wandb/offline-run-*`. --spec needs no account and sends
+nothing: it prints the report's JSON.
 """
 
 import argparse
@@ -10,9 +10,8 @@ import sys
 
 import wandb
 
-from flix_lightning.reports.tables import table1, table2
-from flix_lightning.reports.tables import table3 as dropout
-from flix_lightning.reports.tables.scores import ScoreColumn
+from flix_lightning.reports.columns import HOLDOUT, JOINT, TABLE1, TABLE2, ScoreColumn
+from flix_lightning.reports.tables import table3
 from flix_lightning.training.loggers import mean_key
 
 try:
@@ -20,21 +19,21 @@ try:
 except ImportError:
     sys.exit("error: W&B reports need `pip install --constraint constraints.txt --editable '.[report]'`")
 
-STEP = "trainer/global_step"
-METHOD = "flix.name"  # in a run's config
+_WIDE = wr.Layout(w=24, h=12)
 
 
 def report(entity: str, project: str) -> wr.Report:
-    """Lay the panels out; nothing is sent before its `save()`.
+    """Lay the charts out; nothing is sent before its `save()`.
 
     Args:
         entity: the W&B user or team.
         project: the one that the runs are in, `logger.wandb.project`.
     """
-    joint = [column for column in table1.COLUMNS if column.mixture == table1.JOINT]
-    holdout = [column for column in table1.COLUMNS if column.mixture == table1.HOLDOUT]
-    alone = [column for column in table2.COLUMNS if column.task]
-    tasks = [column for column in joint if column.seen == "seen"]
+    joint = [column for column in TABLE1 if column.mixture == JOINT]
+    holdout = [column for column in TABLE1 if column.mixture == HOLDOUT]
+    alone = [column for column in TABLE2 if column.task]
+    losses = ["train/loss", *(_key("val", column) for column in joint if column.seen == "seen")]
+    languages = wr.WeavePanelSummaryTable(table_name="test/scores", layout=_WIDE)
     return wr.Report(
         entity=entity,
         project=project,
@@ -44,24 +43,21 @@ def report(entity: str, project: str) -> wr.Report:
         blocks=[
             wr.TableOfContents(),
             wr.H1("Table 1"),
-            _grid([table1.JOINT], [_bars(column) for column in joint]),
-            _grid([table1.HOLDOUT], [_bars(column) for column in holdout]),
+            _grid([JOINT], [_bars(column) for column in joint]),
+            _grid([HOLDOUT], [_bars(column) for column in holdout]),
             wr.H1("By language"),
-            _grid([table1.JOINT], [wr.WeavePanelSummaryTable(table_name="test/scores", layout=_WIDE)]),
+            _grid([JOINT], [languages]),
             wr.H1("Dropout and rank"),
-            _grid([dropout.COLUMN.mixture], [_scatter(dropout.COLUMN, "flix.dropout")]),
+            _grid([table3.COLUMN.mixture], [_scatter(table3.COLUMN, "flix.dropout")]),
             *(_grid([column.mixture], [_scatter(column, "flix.ranks.language")]) for column in alone),
             wr.H1("Figure 2: learning all tasks together"),
-            *(_grid([table1.JOINT, column.mixture], [_bars(column)]) for column in alone),
+            *(_grid([JOINT, column.mixture], [_bars(column)]) for column in alone),
             wr.H1("Learning curves"),
-            _grid([table1.JOINT], [_line("train/loss"), *(_line(_key("val", one)) for one in tasks)]),
+            _grid([JOINT], [wr.LinePlot(title=key, x="trainer/global_step", y=[key]) for key in losses]),
             wr.H1("Runs and their configs"),
             _grid([], [wr.RunComparer(diff_only="split", layout=_WIDE)]),
         ],
     )
-
-
-_WIDE = wr.Layout(w=24, h=12)
 
 
 def _key(split: str, column: ScoreColumn) -> str:
@@ -69,23 +65,17 @@ def _key(split: str, column: ScoreColumn) -> str:
 
 
 def _grid(mixtures: list[str], panels: list) -> wr.PanelGrid:
-    """Panels of the runs on each mixture, or of all runs; a line or bar for each method."""
-    filters = [f"Metric('Group') = '{name}'" for name in mixtures] or [""]  # a run's group is its mixture
-    return wr.PanelGrid(
-        runsets=[
-            wr.Runset(name=name or "all", filters=filter, groupby=[f"config.{METHOD}"] if name else [])
-            for name, filter in zip(mixtures or [""], filters, strict=True)
-        ],
-        panels=panels,
-    )
+    """Panels of the runs on each mixture, with a line or bar for each method; or of all runs."""
+    runsets = [
+        # A run's group is its mixture.
+        wr.Runset(name=name, filters=f"Metric('Group') = '{name}'", groupby=["config.flix.name"])
+        for name in mixtures
+    ]
+    return wr.PanelGrid(runsets=runsets or [wr.Runset(name="all")], panels=panels)
 
 
 def _bars(column: ScoreColumn) -> wr.BarPlot:
     return wr.BarPlot(title=column.head, metrics=[_key("test", column)])
-
-
-def _line(metric: str) -> wr.LinePlot:
-    return wr.LinePlot(title=metric, x=STEP, y=[metric])
 
 
 def _scatter(column: ScoreColumn, key: str) -> wr.ScatterPlot:

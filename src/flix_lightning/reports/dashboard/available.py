@@ -1,28 +1,27 @@
-"""What a folder of runs holds of each table, and the commands that make the rest."""
+"""Which tables a folder of runs has the runs of, and the commands that make the others."""
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from flix_lightning.common import cli
+from flix_lightning.reports.columns import APPENDIX
 from flix_lightning.reports.render import Report
-from flix_lightning.reports.tables import TABLES, appendix, make
+from flix_lightning.reports.tables import TABLES, make
 from flix_lightning.runs.run import Run, resolve_all
 
-#: Tables 6-50 are the languages behind Tables 1 and 2, and their runs.
-SHOWN = tuple(name for name in TABLES if name not in {f"table{number}" for number in appendix.SHOWN})
+#: Tables 6-50 show the datasets behind Tables 1 and 2.
+_SHOWN = [name for name in TABLES if name not in {f"table{number}" for number in APPENDIX}]
 
 
 @dataclass(frozen=True)
-class Lacking:
-    """Runs that the folder has not.
+class Missing:
+    """Runs of a table that are not finished.
 
     Attributes:
         table: the table's name.
-        reason: what of it is not there, or why that cannot be said.
+        reason: what is missing, or why that cannot be said.
         command: what makes it.
     """
 
@@ -32,7 +31,7 @@ class Lacking:
 
 
 @dataclass(frozen=True)
-class Held:
+class Available:
     """A table of which the folder has runs.
 
     Attributes:
@@ -46,63 +45,71 @@ class Held:
     reports: Mapping[str, Report]
 
     @property
+    def title(self) -> str:
+        """Title of its first table."""
+        return self.reports[self.name].tables[0].title
+
+    @property
     def seeds(self) -> list[int]:
-        """Those of its runs, sorted."""
+        """Seeds of its runs, sorted."""
         return sorted({run.cfg.seed for run in self.runs})
 
 
-def tables(overrides: Sequence[str], seeds: Collection[int]) -> tuple[dict[str, Held], list[Lacking]]:
-    """Name -> what is there of each table on these seeds; and what is not.
+def find_tables(
+    overrides: Sequence[str], seeds: Collection[int]
+) -> tuple[dict[str, Available], list[Missing]]:
+    """Find out which tables have runs on some seeds, and which lack some.
 
     Args:
-        overrides: of `python train.py -m`, without a sweep and a seed.
-        seeds: to look for; at least one.
+        overrides: as for `python train.py -m`, without a sweep and a seed.
+        seeds: at least one.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: no table can be planned with these overrides.
+        UserError, HydraException, OmegaConfBaseException: no table can be resolved with these overrides.
     """
-    held, lacking, mistakes = {}, {}, []
-    for name in SHOWN:
+    available, missing, mistakes = {}, [], []
+    for name in _SHOWN:
         try:
-            held[name], lacking[name] = _table(name, overrides, seeds)
-        except cli.REPORTED_ERRORS as mistake:  # its data or its base is not on this machine, say
+            found, lacking = _find(name, overrides, seeds)
+        except cli.REPORTED_ERRORS as mistake:  # for example, its data is not on this machine
             mistakes.append(mistake)
-            lacking[name] = Lacking(name, cli.error_line(mistake), _command(name, overrides))
-    if len(mistakes) == len(SHOWN):
+            found, lacking = None, Missing(name, cli.error_line(mistake), _command(name, overrides))
+        available |= {name: found} if found else {}
+        missing += [lacking] if lacking else []
+    if len(mistakes) == len(_SHOWN):
         raise mistakes[0]
-    return {name: one for name, one in held.items() if one}, [one for one in lacking.values() if one]
+    return available, missing
 
 
-def _table(name: str, overrides: Sequence[str], seeds: Collection[int]) -> tuple[Held | None, Lacking | None]:
+def _find(
+    name: str, overrides: Sequence[str], seeds: Collection[int]
+) -> tuple[Available | None, Missing | None]:
     cfgs = cli.sweep_configs([f"+sweeps={name}", *overrides])
-    none = None, Lacking(name, "no run of it is finished", _command(name, overrides))
-    there = Path(cfgs[0].output) / "runs"
-    # First, as to plan its runs may mean to make the base that they are of.
-    if not any(any(there.glob(f"*-{cfg.mixture.name}-seed*")) for cfg in cfgs):
-        return none
-    planned = {seed: resolve_all(_on_seed(cfgs, seed)) for seed in sorted(seeds)}
-    done = {seed: [run for run in runs if run.finished] for seed, (runs, _) in planned.items()}
-    complete = [seed for seed, (runs, _) in planned.items() if len(done[seed]) == len(runs) > 0]
-    begun = [seed for seed in planned if done[seed] and seed not in complete]
-    lacking = None
-    if begun:
-        parts = [f"{len(done[seed])} of {len(planned[seed][0])} on seed {seed}" for seed in begun]
-        reason = f"runs that are finished: {', '.join(parts)}" + ("; not in the table" if complete else "")
-        lacking = Lacking(name, reason, _command(name, [*overrides, f"seed={','.join(map(str, begun))}"]))
+    nothing = None, Missing(name, "no run of it is finished", _command(name, overrides))
+    folder = Path(cfgs[0].output) / "runs"
+    # Asked by name first, as to resolve a run may mean to make its base model.
+    if not any(any(folder.glob(f"*-{cfg.mixture.name}-seed*")) for cfg in cfgs):
+        return nothing
+    runs, finished, left_out = {}, {}, []
+    for seed in sorted(seeds):
+        copies = [cfg.copy() for cfg in cfgs]  # composing them again for each seed would take a minute
+        for cfg in copies:
+            cfg.seed = seed
+        runs[seed], left_out = resolve_all(copies)
+        finished[seed] = [run for run in runs[seed] if run.finished]
+    complete = [seed for seed in runs if runs[seed] and len(finished[seed]) == len(runs[seed])]
+    begun = [seed for seed in runs if finished[seed] and seed not in complete]
     shown = complete or begun
     if not shown:
-        return none
-    runs = [run for seed in shown for run in done[seed]]
-    missing = [run.name for seed in shown for run in planned[seed][0] if not run.finished]
-    return Held(name, runs, make(name, runs, missing, planned[shown[0]][1])), lacking
-
-
-def _on_seed(cfgs: Sequence[DictConfig], seed: int) -> Iterator[DictConfig]:
-    """The same configs on another seed: to compose them again for each would take a minute."""
-    for cfg in cfgs:
-        copy = cfg.copy()
-        copy.seed = seed
-        yield copy
+        return nothing
+    lacking = None
+    if begun:
+        parts = [f"{len(finished[seed])} of {len(runs[seed])} on seed {seed}" for seed in begun]
+        reason = f"runs that are finished: {', '.join(parts)}" + ("; not in the table" if complete else "")
+        lacking = Missing(name, reason, _command(name, [*overrides, f"seed={','.join(map(str, begun))}"]))
+    present = [run for seed in shown for run in finished[seed]]
+    absent = [run.name for seed in shown for run in runs[seed] if run not in finished[seed]]
+    return Available(name, present, make(name, present, absent, left_out)), lacking
 
 
 def _command(name: str, overrides: Sequence[str]) -> str:

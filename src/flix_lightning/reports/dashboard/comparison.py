@@ -3,18 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flix_lightning.reports.dashboard.available import Held
-from flix_lightning.reports.tables import lite, table1, table2
+from flix_lightning.reports.columns import METHODS, TABLE1, TABLE2, ScoreColumn
+from flix_lightning.reports.dashboard.available import Available
+from flix_lightning.reports.tables import lite
 from flix_lightning.reports.tables.differences import Difference, by_language, differences
-from flix_lightning.reports.tables.methods import PAPER_ROWS
-from flix_lightning.reports.tables.scores import ScoreColumn, Scores
+from flix_lightning.reports.tables.methods import by_method
+from flix_lightning.reports.tables.scores import Scores
 
 OURS = "FLix"
 
-#: The tables that compare methods, the first of them that is there first, with their columns.
-COLUMNS = {"table1": table1.COLUMNS, "lite": lite.COLUMNS, "table2": table2.COLUMNS}
-
-AHEAD, OPEN, BEHIND = "ahead", "not told apart", "behind"
+#: The tables that compare methods, with their columns. The page's answer is the first that is available.
+_COLUMNS = {"table1": TABLE1, "lite": lite.COLUMNS, "table2": TABLE2}
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,7 @@ class Against:
 
     def heads(self, verdict: str) -> list[str]:
         """The columns of that verdict."""
-        return [head for head, found in self.columns.items() if _verdict(found) == verdict]
-
-    @property
-    def verdict(self) -> str:
-        """That of the average."""
-        return _verdict(self.average)
+        return [head for head, found in self.columns.items() if found.verdict == verdict]
 
 
 @dataclass(frozen=True)
@@ -48,68 +42,53 @@ class Comparison:
     """A table of methods as differences.
 
     Attributes:
-        held: the table.
+        table: the table.
+        scores: its test scores by method.
         columns: its columns that have scores.
-        against: each baseline that the table has runs of, on columns and languages that FLix has too.
+        against: each baseline that shares languages with FLix.
     """
 
-    held: Held
-    columns: Sequence[ScoreColumn]
+    table: Available
     scores: Scores
+    columns: Sequence[ScoreColumn]
     against: Sequence[Against]
 
     @property
     def reach(self) -> float:
         """The largest mean, or end of an interval over languages, of any column: where lines end."""
         found = [one for against in self.against for one in (*against.columns.values(), against.average)]
-        ends = [end for one in found for end in (one.mean or 0, *(one.over_languages or ()))]
-        return _largest(ends)
+        return _largest(end for one in found for end in (one.mean or 0, *(one.over_languages or ())))
 
     @property
     def widest(self) -> float:
         """The largest difference of any language: where colours end."""
-        rows = [row for against in self.against for row in against.languages.values()]
-        return _largest(ours - theirs for row in rows for ours, theirs in row.values())
+        pairs = (pair for one in self.against for row in one.languages.values() for pair in row.values())
+        return _largest(ours - theirs for ours, theirs in pairs)
 
 
-def _largest(numbers: Iterable[float]) -> float:
-    """The largest absolute value, or 1, so that it can be divided by."""
-    return max(map(abs, numbers), default=0) or 1
-
-
-def comparisons(held: Mapping[str, Held]) -> list[Comparison]:
-    """Each table of methods that has two to compare."""
-    found = [_comparison(held[name], columns) for name, columns in COLUMNS.items() if name in held]
+def comparisons(available: Mapping[str, Available]) -> list[Comparison]:
+    """Each available table that compares FLix with a baseline."""
+    found = []
+    for name, columns in _COLUMNS.items():
+        if table := available.get(name):
+            scores = Scores(columns, by_method(table.runs, METHODS, {column.mixture for column in columns}))
+            against = [_against(scores, method) for method in METHODS if method != OURS]
+            scored = [column for column in columns if scores.languages(column)]
+            found.append(Comparison(table, scores, scored, [one for one in against if one.languages]))
     return [one for one in found if one.against]
 
 
-def _comparison(held: Held, columns: Sequence[ScoreColumn]) -> Comparison:
-    scores = Scores(columns, held.runs)
-    against = [_against(scores, baseline) for baseline in PAPER_ROWS if baseline != OURS]
-    return Comparison(
-        held,
-        [column for column in columns if scores.languages(column)],
-        scores,
-        [one for one in against if one.languages],
-    )
-
-
 def _against(scores: Scores, baseline: str) -> Against:
-    *columns, average = differences(scores, OURS, baseline)
-    heads = [column.head for column in scores.columns]
+    *found, average = differences(scores, OURS, baseline)
     languages: dict[str, dict[str, tuple[float, float]]] = {}
     for column in scores.columns:
         for language, pair in by_language(scores, column, OURS, baseline).items():
             languages.setdefault(language, {})[column.head] = pair
-    there = {head: one for head, one in zip(heads, columns, strict=True) if one.mean is not None}
-    return Against(baseline, average, there, languages)
+    heads = [column.head for column in scores.columns]
+    columns = {head: one for head, one in zip(heads, found, strict=True) if one.mean is not None}
+    return Against(baseline, average, columns, languages)
 
 
-def _verdict(found: Difference) -> str:
-    """Ahead or behind where every interval that there is says so; one seed has no interval over seeds."""
-    intervals = [one for one in (found.over_seeds, found.over_languages) if one]
-    if intervals and all(low > 0 for low, _ in intervals):
-        return AHEAD
-    if intervals and all(high < 0 for _, high in intervals):
-        return BEHIND
-    return OPEN
+def _largest(numbers: Iterable[float]) -> float:
+    """The largest absolute value; or 1 for 0, so that one can divide by it."""
+    return max(map(abs, numbers), default=0) or 1

@@ -1,61 +1,48 @@
-"""Every finished run of a folder: its facts, its learning curves, its config."""
+"""Learning curves of finished runs."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from flix_lightning.reports.chart import Curves, means
-from flix_lightning.runs import rows as results
-from flix_lightning.runs.rows import Row
+from flix_lightning.runs.rows import validations
 from flix_lightning.runs.run import Run
-
-STEP = "optimiser step"
-LOSS = "train/loss"
 
 Points = list[tuple[float, float]]
 
 
-def finished_runs(root: Path) -> list[Run]:
-    """Return the finished runs below `root`, by name.
-
-    Raises:
-        UserError: one of them is not as it was written.
-    """
-    return [Run.open(path.parent) for path in sorted(root.glob("*/results.jsonl"))]
-
-
 def curves(run: Run) -> list[Curves]:
-    """Chart a run's validation scores by task and its training loss, as far as there are any."""
-    return _charts({"Validation": _by_task(run.rows)}, {"": run.logged(LOSS)})
+    """A run's validation scores by task and its training loss, as far as there are any."""
+    return _charts({"Validation": _by_task(run)}, {"": run.logged("train/loss")})
 
 
 def learning_curves(runs: Iterable[Run]) -> dict[str, list[Curves]]:
     """Mixture -> its charts, a line a method: validation by task, and training loss; means over seeds."""
     mixtures: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        mixtures[run.rows[0].mixture][run.rows[0].method].append(run)
+        mixtures[run.cfg.mixture.name][run.method].append(run)
     found = {}
     for mixture, methods in mixtures.items():
-        losses = {method: _mean([run.logged(LOSS) for run in alike]) for method, alike in methods.items()}
-        panels: dict[str, dict[str, Points]] = defaultdict(dict)
+        losses, panels = {}, defaultdict(dict)
         for method, alike in methods.items():
-            by_task = [_by_task(run.rows) for run in alike]
+            losses[method] = _mean(run.logged("train/loss") for run in alike)
+            by_task = [_by_task(run) for run in alike]
             for task in by_task[0]:
-                panels[task][method] = _mean([scores[task] for scores in by_task])
+                panels[task][method] = _mean(scores[task] for scores in by_task)
         found[mixture] = _charts(panels, losses)
     return found
 
 
 def _charts(validation: Mapping[str, Mapping[str, Points]], losses: Mapping[str, Points]) -> list[Curves]:
-    charts = [Curves(title, STEP, "validation score, 0-100", lines) for title, lines in validation.items()]
-    if any(losses.values()):
-        charts.append(Curves("Training loss", STEP, "loss a target token", losses))
-    return charts
+    step = "optimizer step"
+    charts = [Curves(title, step, "validation score, 0-100", lines) for title, lines in validation.items()]
+    return charts + (
+        [Curves("Training loss", step, "loss a target token", losses)] if any(losses.values()) else []
+    )
 
 
-def _by_task(rows: Iterable[Row]) -> dict[str, Points]:
+def _by_task(run: Run) -> dict[str, Points]:
     found: dict[str, Points] = defaultdict(list)
-    for step, tasks in sorted(results.validations(rows).items()):
+    for step, tasks in sorted(validations(run.rows).items()):
         for task, score in tasks.items():
             found[task].append((step, score))
     return found

@@ -7,21 +7,23 @@ from operator import attrgetter
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.reports.dashboard import curves as everyrun
-from flix_lightning.reports.dashboard import drawing
-from flix_lightning.reports.dashboard.available import tables
-from flix_lightning.reports.dashboard.comparison import AHEAD, BEHIND, OPEN, OURS, comparisons
+from flix_lightning.reports.chart import Bars, Curves, svg
+from flix_lightning.reports.dashboard.available import find_tables
+from flix_lightning.reports.dashboard.comparison import OURS, comparisons
+from flix_lightning.reports.dashboard.curves import curves, learning_curves
 from flix_lightning.reports.dashboard.samples import samples
-from flix_lightning.reports.tables import table3 as dropout
-from flix_lightning.reports.tables import table4 as ranks
+from flix_lightning.reports.render import Best
+from flix_lightning.reports.tables import table3, table4
+from flix_lightning.reports.tables.differences import VERDICTS
+from flix_lightning.runs.run import Run
 from flix_lightning.tasks.languages import is_known, language_name
 
-#: The tables that are read as curves.
-CURVES = {"table3": dropout.curves, "table4": ranks.curves}
+_CURVES = {"table3": table3.curves, "table4": table4.curves}  # the tables that are read as curves
 
-BASELINES = {
+_BASELINES = {
     "Compute-matched": "FLix's active rank, so its cost",
     "Param-matched": "FLix's size, so a higher cost",
 }
@@ -38,25 +40,24 @@ def page(output: Path, overrides: Sequence[str]) -> str:
         UserError, HydraException, OmegaConfBaseException: no run is there; the overrides fit no sweep; a run
             is not as it was written.
     """
-    runs = everyrun.finished_runs(output / "runs")
+    runs = [Run.open(path.parent) for path in sorted((output / "runs").glob("*/results.jsonl"))]
     if not runs:
         raise UserError(f"{output / 'runs'}: no finished run; `make reproduce-table1` makes the first six")
-    held, lacking = tables(overrides, {run.rows[0].seed for run in runs})
-    compared = comparisons(held)
-    members = {name: {run.id for run in one.runs} for name, one in held.items()}
-    first = members[compared[0].held.name] if compared else ()
+    available, missing = find_tables(overrides, {run.cfg.seed for run in runs})
+    compared = comparisons(available)
+    learning = compared[0].table.runs if compared else []
     content = {
         "output": output,
         "newest": datetime.fromtimestamp(max(run.results.stat().st_mtime for run in runs)),
         "unfinished": sum(path.is_dir() for path in (output / "runs").iterdir()) - len(runs),
         "runs": runs,
-        "members": members,
-        "held": held,
-        "lacking": lacking,
+        "members": {name: {run.id for run in one.runs} for name, one in available.items()},
+        "available": available,
+        "missing": missing,
         "compared": compared,
-        "curves": {name: make(held[name].runs) for name, make in CURVES.items() if name in held},
-        "charts": held["figure2"].reports.values() if "figure2" in held else [],
-        "learning": everyrun.learning_curves(run for run in runs if run.id in first),
+        "curves": {name: make(available[name].runs) for name, make in _CURVES.items() if name in available},
+        "charts": available["figure2"].reports.values() if "figure2" in available else [],
+        "learning": learning_curves(learning),
         "samples": samples(compared[0]) if compared else None,
     }
     return _environment().get_template("page.html").render(content)
@@ -76,18 +77,18 @@ def _environment() -> Environment:
         "duration": lambda seconds: str(timedelta(seconds=round(seconds))),
         "language": _language,
         "by_name": lambda languages: sorted(languages.items(), key=lambda one: _language(one[0]).lower()),
-        "draw": drawing.Drawing,
-        "runs_of": lambda items, name: [list(some) for _, some in groupby(items, attrgetter(name))],
+        "draw": _draw,
+        "curves": curves,
+        "facts": lambda run: {row.metric: row for row in run.rows if row.split == "train"},
+        "grouped": lambda items, name: [list(alike) for _, alike in groupby(items, attrgetter(name))],
     }
-    environment.globals |= {
-        "ours": OURS,
-        "baselines": BASELINES,
-        "verdicts": (AHEAD, OPEN, BEHIND),
-        "styles": {OURS: 0, "Compute-matched": 1, "Param-matched": 2},
-        "drawing": drawing,
-        "curves_of": everyrun.curves,
-    }
+    environment.tests["best"] = lambda cell: isinstance(cell, Best)
+    environment.globals |= {"ours": OURS, "baselines": _BASELINES, "verdicts": VERDICTS}
     return environment
+
+
+def _draw(panel: Bars | Curves) -> Markup:
+    return Markup(svg(panel))  # which escapes all texts
 
 
 def _language(code: str) -> str:

@@ -1,100 +1,99 @@
-"""Tables 6-50, the paper's appendices C and D: every dataset of one method on one mixture."""
+"""Tables 6-50, the paper's appendices C and D: the datasets behind a column of Table 1 or 2."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from flix_lightning.common.errors import UserError
-from flix_lightning.reports import paper, render
-from flix_lightning.reports.render import Report, Section, Table
-from flix_lightning.reports.tables import table1, table2
-from flix_lightning.reports.tables.methods import PAPER_ROWS
-from flix_lightning.reports.tables.printed import Footnotes, printed_cell
-from flix_lightning.reports.tables.scores import ScoreColumn, Scores, mean, missing_runs
+from flix_lightning.reports import paper
+from flix_lightning.reports.columns import APPENDIX, METHODS, TABLE1, ScoreColumn
+from flix_lightning.reports.paper import Footnotes
+from flix_lightning.reports.render import Column, Report, Section, Table
+from flix_lightning.reports.tables.methods import by_method, explain
+from flix_lightning.reports.tables.scores import Scores, mean
 from flix_lightning.runs.run import Run
 
 SPLITS = ("validation", "test")
-
-#: The paper's rows of tables that go by task.
 _TASKS = {
-    "semantic_parsing": "SemParse",
-    "qa_in_lang": "QA-InLang",
-    "qa_cross_lang": "QA-CrossLang",
-    "ner": "NER",
+    "SemParse": "semantic_parsing",
+    "QA-InLang": "qa_in_lang",
+    "QA-CrossLang": "qa_cross_lang",
+    "NER": "ner",
 }
+"""The paper's name of a task, in tables that have a line for each task -> ours."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a table of the appendix shows: one column of Table 1 or 2, dataset by dataset, of one method."""
-
-    column: ScoreColumn
-    method: str
-
-
-SHOWN = {
-    number: Shown(column, method)
-    for column in (*table1.COLUMNS, *table2.COLUMNS)
-    for number, method in zip(column.appendix, PAPER_ROWS, strict=True)
-} | {table2.SINGLE_DATASET[column.head]: Shown(column, "Compute-matched") for column in table2.COLUMNS}
-"""The paper's number -> what its table shows."""
-
-
-def table(number: int, runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
+def table(number: int, runs: Sequence[Run]) -> Report:
     """One of the paper's Tables 6-50 from our runs, beside the paper's own.
 
     Args:
         number: the paper's.
-        runs: of the table's method; on one mixture, or one run for each of its datasets (Single-Lang and
-            Single-Task); one of each for each seed.
-        missing: names of the table's runs that are not there; the table is made without them and says so.
+        runs: of the table's method; on one mixture, or a run for each of its datasets (Single-Lang and
+            Single-Task); one for each seed.
 
     Raises:
-        UserError: runs that do not belong together, or contradict each other (see `Scores`).
+        UserError: a run is of another method, or runs contradict each other (see `Scores`).
     """
-    theirs, method, footnotes = paper.table(number), SHOWN[number].method, Footnotes()
-    columns = _columns(SHOWN[number].column, method, runs)
-    found: dict[tuple[str, str], Collection[float]] = {}
-    for split in SPLITS if columns else ():
-        lines = Scores(tuple(columns.values()), runs, split).line(method)
-        for name, by_seed in zip((*columns, "average"), lines, strict=True):
-            found[name, split] = by_seed.values()
+    column, method = APPENDIX[number]
+    lines = by_method(runs, [method], [run.cfg.mixture.name for run in runs])
+    title = f"Table {number}: {paper.table(number).caption.rstrip('.')}"
+    # On any mixture, so that runs on single datasets count.
+    return Report((_datasets(title, replace(column, mixture=None), lines, {method: number}, SPLITS),))
+
+
+def table1_languages(runs: Sequence[Run]) -> Report:
+    """The languages behind each column of Table 1 (the paper's Tables 30-50), one table a column.
+
+    Raises:
+        UserError: as `methods.report`.
+    """
+    lines = by_method(runs, METHODS, [column.mixture for column in TABLE1])
+    tables = []
+    for column in TABLE1:
+        title = f"{column.head} (the paper's Tables {min(column.appendix)}-{max(column.appendix)})"
+        numbers = dict(zip(METHODS, column.appendix, strict=True))
+        tables.append(_datasets(title, column, lines, numbers, ["test"]))
+    return Report(tuple(tables), Scores(TABLE1, lines).gaps())
+
+
+def _datasets(
+    title: str,
+    column: ScoreColumn,
+    runs: Mapping[str, Sequence[Run]],
+    numbers: Mapping[str, int],
+    paper_splits: Sequence[str],
+) -> Table:
+    """Every dataset of a column, by method; `numbers` are the paper's tables of the methods."""
+    test, validation = Scores([column], runs), Scores([column], runs, "validation")
+    splits = ({"validation": validation} if validation.seeds else {}) | {"test": test}
+    printed = {method: paper.table(number) for method, number in numbers.items()}
+    footnotes = Footnotes(*printed.values())
+
+    def ours(scores: Scores, method: str, name: str) -> str:
+        if name == "average":
+            return mean(scores.by_seed(column, method).values())
+        by_seed = [scores.by_language(column, method, seed) for seed in scores.seeds]
+        return mean([found[own] for found in by_seed if (own := _TASKS.get(name, name)) in found])
 
     def line(name: str) -> tuple[str, ...]:
-        ours = [mean(found.get((name, split), ())) for split in SPLITS]
-        return (name, *ours, *(printed_cell(theirs, name, split, footnotes) for split in SPLITS))
+        cells = [name]
+        for method, theirs in printed.items():
+            cells += [ours(scores, method, name) for scores in splits.values()]
+            cells += [footnotes.cell(theirs, name, split) for split in paper_splits]
+        return tuple(cells)
 
-    names = dict.fromkeys([*theirs.rows, *columns])
-    del names["average"]
-    sections = (Section("", tuple(map(line, names))), Section("", (line("average"),)))
-    heads = [render.Column(split.title(), group) for group in (method, "The paper's own") for split in SPLITS]
-    seeds = ", ".join(map(str, sorted({row.seed for run in runs for row in run.rows}))) or "none"
-    explained = (
-        f"Scores on 0-100; seeds: {seeds}; mean ± half of the 95 % t-interval over two seeds or more.",
-        "Each average is over what stands in its own column; validation is of trained datasets only.",
+    names = dict.fromkeys(name for name in next(iter(printed.values())).lines if name != "average")
+    known = {_TASKS.get(name, name) for name in names}
+    names |= dict.fromkeys(name for name in test.languages(column) if name not in known)
+    heads = [*splits, *(f"paper's {split}" for split in paper_splits)]
+    return Table(
+        title,
+        (
+            Column("Language" if column.task else "Task"),
+            *(Column(head, method) for method in printed for head in heads),
+        ),
+        (Section("", tuple(map(line, names))), Section("", (line("average"),))),
+        (
+            *explain("Scores", [run for alike in runs.values() for run in alike]),
+            "Each average is over what stands in its own column.",
+            *footnotes.lines,
+        ),
     )
-    first = "Language" if SHOWN[number].column.task else "Task"
-    results = Table(
-        f"Table {number}: {theirs.caption.rstrip('.')}",
-        (render.Column(first), *heads),
-        sections,
-        (*explained, *footnotes.lines),
-    )
-    return Report((results,), missing_runs(missing))
-
-
-def _columns(shown: ScoreColumn, method: str, runs: Sequence[Run]) -> dict[str, ScoreColumn]:
-    """The paper's name of each dataset that the runs were tested on -> a column of it alone."""
-    columns: dict[str, ScoreColumn] = {}
-    for row in (row for run in runs for row in run.rows if row.split == "test"):
-        if row.method != method:
-            raise UserError(f"run {row.run}: method {row.method!r} is not this table's ({method})")
-        if row.seen != shown.seen or shown.task not in (None, row.task):
-            continue
-        name = row.language if shown.task else _TASKS[row.task]
-        column = ScoreColumn(name, row.task, row.seen, row.mixture, languages=frozenset({row.language}))
-        if columns.setdefault(name, column) != column:
-            other = columns[name].mixture
-            raise UserError(
-                f"run {row.run}: {name} is of mixture {row.mixture!r} here, of {other!r} elsewhere"
-            )
-    return columns

@@ -1,19 +1,26 @@
-"""One method minus another, paired by seed, language and example, with its intervals."""
+"""One line of a table minus another, paired by seed, language and example, with its intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flix_lightning.reports.columns import ScoreColumn
 from flix_lightning.reports.intervals import bootstrap, resampled_sums, t_half_width
-from flix_lightning.reports.tables.scores import DASH, ScoreColumn, Scores
+from flix_lightning.reports.paper import DASH
+from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.tasks.metrics import METRICS
+
+Interval = tuple[float, float]
+
+VERDICTS = "ahead", "not told apart", "behind"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's score minus another's, in points of 0-100; None where the runs do not say it.
+    """A line's score minus another's, in points of 0-100; None where the runs do not say it.
 
     Attributes:
         mean: over the seeds of both.
@@ -22,62 +29,67 @@ class Difference:
     """
 
     mean: float | None
-    over_seeds: tuple[float, float] | None
-    over_languages: tuple[float, float] | None
+    over_seeds: Interval | None
+    over_languages: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`: ahead or behind where every interval that there is says so."""
+        intervals = [one for one in (self.over_seeds, self.over_languages) if one]
+        if intervals and all(low > 0 for low, _ in intervals):
+            return VERDICTS[0]
+        return VERDICTS[2] if intervals and all(high < 0 for _, high in intervals) else VERDICTS[1]
 
 
-def differences(scores: Scores, method: str, baseline: str) -> list[Difference]:
-    """`method` minus `baseline` in every column, and last on their average."""
-    groups = [_resampled(scores, column, method, baseline) for column in scores.columns]
+def differences(scores: Scores, ours: str, other: str) -> list[Difference]:
+    """Line `ours` minus line `other` in every column, and last on their average."""
+    groups = [_resampled(scores, column, ours, other) for column in scores.columns]
     over_languages = [bootstrap([group]) if len(group) else None for group in groups]
     over_languages.append(bootstrap(groups) if all(map(len, groups)) else None)
     found = []
-    pairs = zip(scores.line(method), scores.line(baseline), over_languages, strict=True)
-    for ours, theirs, interval in pairs:
-        paired = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-        half = t_half_width(paired) if len(paired) > 1 else None
-        over_seeds = None if half is None else (fmean(paired) - half, fmean(paired) + half)
-        found.append(Difference(fmean(paired) if paired else None, over_seeds, interval))
+    for left, right, interval in zip(scores.line(ours), scores.line(other), over_languages, strict=True):
+        paired = [left[seed] - right[seed] for seed in left if seed in right]
+        mean, half = (fmean(paired) if paired else None), (t_half_width(paired) if len(paired) > 1 else None)
+        over_seeds = None if half is None else (mean - half, mean + half)
+        found.append(Difference(mean, over_seeds, interval))
     return found
 
 
-def by_language(
-    scores: Scores, column: ScoreColumn, method: str, baseline: str
-) -> dict[str, tuple[float, float]]:
-    """Language -> the two methods' scores there, means over the seeds that have both."""
+def by_language(scores: Scores, column: ScoreColumn, ours: str, other: str) -> dict[str, tuple[float, float]]:
+    """Language -> the two lines' scores there, means over the seeds that have both."""
     found = {}
     for language in scores.languages(column):
-        by_seed = [
-            tuple(scores.by_language(column, name, seed).get(language) for name in (method, baseline))
+        pairs = [
+            [scores.by_language(column, line, seed).get(language) for line in (ours, other)]
             for seed in scores.seeds
         ]
-        if paired := [pair for pair in by_seed if None not in pair]:
-            ours, theirs = zip(*paired, strict=True)
-            found[language] = fmean(ours), fmean(theirs)
+        if complete := [pair for pair in pairs if None not in pair]:
+            left, right = zip(*complete, strict=True)
+            found[language] = fmean(left), fmean(right)
     return found
 
 
-def lines(scores: Scores, method: str, baseline: str) -> list[tuple[str, ...]]:
-    """`method` minus `baseline` in every column and on the average, with a line for each kind of interval."""
-    found = differences(scores, method, baseline)
+def texts(name: str, found: Sequence[Difference]) -> list[tuple[str, ...]]:
+    """A line of differences for a table, with a line for each kind of interval below it."""
     return [
-        (baseline, *(DASH if one.mean is None else f"{one.mean:+z.1f}" for one in found)),
+        (name, *(DASH if one.mean is None else f"{one.mean:+z.1f}" for one in found)),
         ("  over seeds", *(_interval(one.over_seeds) for one in found)),
         ("  over languages", *(_interval(one.over_languages) for one in found)),
     ]
 
 
-def _resampled(scores: Scores, column: ScoreColumn, method: str, baseline: str) -> NDArray[np.float64]:
+def _resampled(scores: Scores, column: ScoreColumn, ours: str, other: str) -> NDArray[np.float64]:
     """`[languages, resamples]`: the difference on resampled examples, averaged over the seeds of both."""
-    both = sorted(scores.by_seed(column, method).keys() & scores.by_seed(column, baseline).keys())
+    both = sorted(scores.by_seed(column, ours).keys() & scores.by_seed(column, other).keys())
     found = []
     for language in scores.languages(column) if both else ():
-        rows = [[scores.rows(column, name, seed)[language] for seed in both] for name in (method, baseline)]
-        counts = np.array([[scores.counts(row) for row in runs] for runs in rows])
-        ours, theirs = METRICS[rows[0][0].metric].score(resampled_sums(counts)).mean(axis=2).T
-        found.append(ours - theirs)
+        rows = [[scores.rows(column, line, seed)[language] for seed in both] for line in (ours, other)]
+        counts = np.array([[run.counts(row) for run, row in paired] for paired in rows])
+        _, row = rows[0][0]
+        left, right = METRICS[row.metric].score(resampled_sums(counts)).mean(axis=2).T
+        found.append(left - right)
     return np.array(found)
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
+def _interval(ends: Interval | None) -> str:
     return DASH if ends is None else f"{ends[0]:+z.1f} to {ends[1]:+z.1f}"

@@ -3,29 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flix_lightning.reports.columns import TABLE1, ScoreColumn
 from flix_lightning.reports.render import Report
-from flix_lightning.reports.tables import methods, table1
-from flix_lightning.reports.tables.scores import ScoreColumn
+from flix_lightning.reports.tables.methods import report
 from flix_lightning.runs.run import Run
 
-MIXTURE = "lite"
-
 COLUMNS = (
-    *(replace(column, mixture=MIXTURE, appendix=()) for column in table1.COLUMNS),
-    ScoreColumn("Unseen Lang: QA InLang", "qa_in_lang", "unseen_language", MIXTURE, "Zero-shot"),
+    *(replace(column, mixture="lite", appendix=()) for column in TABLE1),
+    ScoreColumn("Unseen Lang: QA InLang", "qa_in_lang", "unseen_language", "lite", "Zero-shot"),
 )
 
 
-def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
+def table(runs: Sequence[Run]) -> Report:
     """The three methods on the lite mixture, with the paper's Table 1 below them.
 
-    Args: and Raises: as `methods.report`.
+    Raises:
+        UserError: as `methods.report`.
     """
-    return methods.report(
-        1,
-        "The lite mixture: methods on real data",
-        COLUMNS,
-        runs,
-        missing,
-        notes=("NER is XTREME-UP's own; the other tasks come from other sources, in its layout.",),
-    )
+    note = "NER is XTREME-UP's own; the other tasks come from other sources, in its layout."
+    return report(1, "The lite mixture: methods on real data", COLUMNS, runs, notes=[note])

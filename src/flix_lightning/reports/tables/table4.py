@@ -1,68 +1,60 @@
 """Table 4: the rank of FLix's language features (the paper's §6.2)."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from flix_lightning.reports import paper
 from flix_lightning.reports.chart import Curves, means
+from flix_lightning.reports.columns import TABLE2
 from flix_lightning.reports.render import Report
-from flix_lightning.reports.tables import methods, table2
+from flix_lightning.reports.tables.methods import by_method
+from flix_lightning.reports.tables.methods import table as methods_table
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
-# Its rank-2 row is FLix in Table 2's multilingual columns, in another order.
-COLUMNS = tuple(
-    next(column for column in table2.COLUMNS if column.head == head) for head in paper.table(4).columns
-)
+# Table 2's multilingual columns, in another order.
+COLUMNS = tuple(next(column for column in TABLE2 if column.head == head) for head in paper.table(4).columns)
 
 
-def table(runs: Sequence[Run], missing: Sequence[str] = ()) -> Report:
-    """The paper's Table 4 from our runs of FLix with any ranks, with the paper's rows below them.
+def table(runs: Sequence[Run]) -> Report:
+    """The paper's Table 4 from our runs of FLix with any ranks, with the paper's lines below them.
 
     Args:
         runs: FLix on the multilingual mixtures; one run for each rank, mixture and seed.
-        missing: names of the table's runs that are not there; the table is made without them and says so.
 
     Raises:
-        UserError: runs that do not belong to this table, or contradict each other (see `Scores`).
+        UserError: a run is not of this table, or runs contradict each other (see `Scores`).
     """
-    methods.check(runs, method=("FLix",), mixture=[column.mixture for column in COLUMNS])
-    ranked = [_named_by_rank(run) for run in runs]
-    theirs = list(paper.table(4).rows)
-    found = sorted({row.method for run in ranked for row in run.rows} - {*theirs})
-    scores = Scores(COLUMNS, ranked)
-    results = methods.table(
-        4,
-        "Table 4: effect of the rank of language features in FLix",
-        scores,
-        {name: name for name in (*theirs, *found)},
-        ours=theirs[0],
-    )
-    return Report((results,), methods.warnings(scores, (*theirs, *found), missing))
+    by_rank = _by_rank(runs)
+    theirs = list(paper.table(4).lines)
+    names = {name: name for name in (*theirs, *sorted(by_rank.keys() - {*theirs}))}
+    scores = Scores(COLUMNS, {name: by_rank.get(name, []) for name in names})
+    title = "Table 4: effect of the rank of language features in FLix"
+    return Report((methods_table(4, title, scores, names, ours=theirs[0]),), scores.gaps())
 
 
 def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
     """Every column over the rank, of our runs and the paper's; `runs` and Raises: as `table`."""
-    ranked = [_named_by_rank(run) for run in runs]
-    scores = Scores(COLUMNS, ranked)
-    found = sorted({row.method for run in ranked for row in run.rows}, key=_rank)
-    rows = sorted(paper.table(4).rows.items(), key=lambda row: _rank(row[0]))
-    ours = {
-        column.head: [(_rank(name), scores.by_seed(column, name).values()) for name in found]
-        for column in COLUMNS
-    }
-    theirs = {column.head: [(_rank(name), [row[column.head]]) for name, row in rows] for column in COLUMNS}
+    by_rank, printed = _by_rank(runs), paper.table(4).lines
+    scores = Scores(COLUMNS, by_rank)
+    ours, theirs = {}, {}
+    for column in COLUMNS:
+        found = ((_rank(name), scores.by_seed(column, name).values()) for name in by_rank)
+        ours[column.head] = means(sorted(found, key=lambda point: point[0]))
+        theirs[column.head] = sorted((_rank(name), line[column.head]) for name, line in printed.items())
     axes = ("rank of language features", "test score, 0-100")
-    return tuple(
-        Curves(title, *axes, {name: means(points) for name, points in lines.items()})
-        for title, lines in (("Ours", ours), ("The paper's own", theirs))
-    )
+    return Curves("Ours", *axes, ours), Curves("The paper's own", *axes, theirs)
 
 
-def _rank(name: str) -> int:
-    """The rank that a row is named after."""
-    return int(name.removeprefix("rank "))
+def _rank(line: str) -> int:
+    """The rank that a line is named after."""
+    return int(line.removeprefix("rank "))
 
 
-def _named_by_rank(run: Run) -> Run:
-    """The same run, its method called after what varies here."""
-    return run.under_name(f"rank {run.cfg.flix.ranks.language}")
+def _by_rank(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by the name of their line."""
+    flix = by_method(runs, ["FLix"], [column.mixture for column in COLUMNS])["FLix"]
+    found = defaultdict(list)
+    for run in flix:
+        found[f"rank {run.cfg.flix.ranks.language}"].append(run)
+    return found
