@@ -1,5 +1,6 @@
 """What each setting of `conf/train.yaml` may be, and what a config may call."""
 
+from copy import copy
 from typing import Any
 
 from hydra.utils import instantiate
@@ -121,4 +122,6 @@ def make_value(value: Any) -> Any:
     target = _OLD_MAKERS.get(value.get("_target_"), value.get("_target_"))
     if target not in MAKERS:
         raise UserError(f"_target_ is {target!r}; one of {', '.join(MAKERS)} is needed")
-    return instantiate({**value, "_target_": target}, _recursive_=False)
+    call = copy(value)  # which keeps its place in the config, for error messages
+    call["_target_"] = target
+    return instantiate(call, _recursive_=False)
