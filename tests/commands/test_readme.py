@@ -1,4 +1,4 @@
-"""Every command and snippet of the README is run: the long ones on few steps and examples."""
+"""The README and the pages of docs/: every command runs on few steps and examples, every name is there."""
 
 import json
 import os
@@ -6,155 +6,177 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 
 import pytest
+import yaml
 from servers import serving
 
 import commands
+from commands import REPOSITORY
 
-README = (commands.REPOSITORY / "README.md").read_text()
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text()
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
+}
+#: Pages whose commands have tests of their own, or are of the past: what made a result of an older version.
+TESTED_ELSEWHERE = {"docs/cluster.md", "docs/models.md"}
+WITH_COMMANDS = [
+    page for page in PAGES if page not in TESTED_ELSEWHERE and not page.startswith("docs/results")
+]
 
 #: What makes a run a matter of seconds.
-SMALL = """trainer.max_steps=2 evaluation.every=2 evaluation.validation_cap=1 evaluation.test_cap=1
-    data.max_target_length=8 data.root.train=8 data.root.validation=1 data.root.test=1""".split()
+FEW_STEPS = """trainer.max_steps=2 evaluation.every=2 evaluation.validation_cap=1 evaluation.test_cap=1
+    data.max_target_length=8""".split()
+FEW_EXAMPLES = "data.root.train=8 data.root.validation=1 data.root.test=1".split()
+SMALL = [*FEW_STEPS, *FEW_EXAMPLES]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
 
 
-COMMANDS = [line.partition(" #")[0].strip() for block in blocks("sh") for line in block.strip().splitlines()]
-OF_TRAIN = [one for one in COMMANDS if "train.py" in one]
-OF_REPORT = [one for one in COMMANDS if "report.py" in one]
-OF_PLAN = [one for one in COMMANDS if " plan.py" in one]
-OF_EXPORT = [one for one in COMMANDS if "export.py" in one]
-OF_PREDICT = [one for one in COMMANDS if "predict.py" in one]
-OF_EVALUATE = [one for one in COMMANDS if "evaluate.py" in one]
-OF_MAKE = [one for one in COMMANDS if one.startswith("make ")]
-AS_THEY_STAND = [one for one in COMMANDS if "python -m" in one]
+def listed(page):
+    """The commands of a page, without their comments."""
+    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := line.partition(" #")[0].strip())]
 
 
-def test_every_command_is_run_here():
-    used = {*OF_TRAIN, *OF_REPORT, *OF_PLAN, *OF_EXPORT, *OF_PREDICT, *OF_EVALUATE, *OF_MAKE, *AS_THEY_STAND}
-    assert set(COMMANDS) == used
-    # In test_trials.py and test_benchmarks.py.
-    tested_elsewhere = {"make chaos", "make soak MINUTES=60", "make bench", "make bench-quick"}
-    assert set(OF_MAKE) == {
-        "make test",
-        "make xtreme-up",
-        "make dashboard",
-        *tested_elsewhere,
-        *(f"make {target}" for target in MADE),
+def not_on_earlier_pages(page):
+    earlier = [one for other in WITH_COMMANDS[: WITH_COMMANDS.index(page)] for one in listed(other)]
+    return [command for command in listed(page) if command not in earlier]
+
+
+def script_of(command):
+    return next((word for word in shlex.split(command) if word.endswith(".py")), None)
+
+
+OF_MAKE = {command for page in WITH_COMMANDS for command in listed(page) if command.startswith("make ")}
+MODULES = sorted({one for page in WITH_COMMANDS for one in listed(page) if "python -m" in one})
+SCRIPTS = [page for page in WITH_COMMANDS if any(map(script_of, not_on_earlier_pages(page)))]
+
+#: Of `make` in other tests: test_download.py, test_trials.py and test_benchmarks.py.
+MADE_ELSEWHERE = {
+    "make test", "make xtreme-up", "make dashboard", "make chaos", "make soak MINUTES=60", "make bench",
+    "make bench-quick",
+}  # fmt: skip
+
+#: Commands that need a network, or another machine: only their syntax is checked.
+NOT_RUN = ("grep ", "pip ", "export ", "make -o setup ")
+
+
+def test_every_command_is_run_here_or_elsewhere():
+    assert OF_MAKE - {one for one in OF_MAKE if one.startswith(NOT_RUN)} == MADE_ELSEWHERE | {
+        f"make {target}" for target in MADE
     }
-    assert len(OF_REPORT) == len(OF_PLAN) == len(OF_PREDICT) == len(OF_EVALUATE) == 1
+    for page in WITH_COMMANDS:
+        for command in listed(page):
+            parsed = subprocess.run(["bash", "-n"], input=command, text=True, capture_output=True)
+            assert parsed.returncode == 0, f"{page}: {command}: {parsed.stderr}"
+            known = script_of(command) or "python -m" in command or command in OF_MAKE
+            assert known or command.startswith(NOT_RUN), f"{page}: {command}"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Where all of the README's runs go."""
-    return tmp_path_factory.mktemp("readme")
-
-
-def arguments(command):
-    _, script, *rest = shlex.split(command)
-    return script, rest
-
-
-@pytest.mark.parametrize("command", OF_TRAIN)
-def test_train(command, home):
-    script, rest = arguments(command)
-    if "start.run=outputs/runs/RUN" in rest:
-        run = next((home / "outputs/runs").glob("flix-joint-*/results.jsonl")).parent
-        rest = [one.replace("outputs/runs/RUN", str(run)) for one in rest]
-    own_data = next((one for one in rest if one.startswith("data.root=")), None)
-    if own_data:  # no hub here, no download: the model and the folder are ones that the machine has
-        folder = next((home / "outputs/data").glob("cldr-*"))
-        swapped = {
-            own_data: f"data.root={folder}",
-            "model.pretrained=google/mt5-small": "model.pretrained=cldr-base",
-        }
-        rest = [swapped.get(one, one) for one in rest]
-        rest = [*dict.fromkeys([*rest, "data.allow_missing=true"])]  # as CLDR lacks some languages
-    small = [one for one in SMALL if not own_data or not one.startswith("data.root")]
-    ran = commands.run(home, script, *rest, *small)
-    assert "error" not in ran.err
-    assert list((home / "outputs/runs").glob("*/results.jsonl"))
-
-
-@pytest.mark.parametrize("command", OF_REPORT)
-def test_report_of_the_sweep_above_it(command, home):
-    script, rest = arguments(command)
-    swept = [one for one in OF_TRAIN if set(rest) <= set(shlex.split(one))]
-    assert len(swept) == 1
-    ran = commands.run(home, script, *rest, *SMALL)
-    assert "Table 1" in ran.out
-    assert "Missing" not in ran.out
-
-
-@pytest.mark.parametrize("command", OF_PLAN)
-def test_plan_of_the_sweep_above_it(command, home):
-    script, rest = arguments(command)
-    ran = commands.run(home, script, *rest, *SMALL)
-    assert "6 runs: 6 finished, 0 left; time left, one after another: 0:00:00." in ran.out
-
-
-def test_every_target_that_is_named_is_one():
-    named = {*re.findall(r"`make ([a-z0-9-]+)", README)} - {"reproduce-table"}  # N of reproduce-tableN
-    assert named >= {"plan", "reproduce-all", "reproduce-figure2"}
-    for target in named:
-        planned = subprocess.run(["make", "-n", target], cwd=commands.REPOSITORY, capture_output=True)
-        assert planned.returncode == 0, target
+    """A folder with a finished run, and with the benchmark's data that it was trained on."""
+    folder = tmp_path_factory.mktemp("pages")
+    commands.run(folder, "train.py", "mixture=joint_5", "logger=[csv]", *SMALL)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def run(home):
-    """A run of the commands above."""
-    return next((home / "outputs/runs").glob("flix-joint-*/results.jsonl")).parent
+    return next((home / "outputs/runs").glob("flix-joint_5-*/results.jsonl")).parent
 
 
-@pytest.mark.parametrize("command", OF_EXPORT)
-def test_export_of_a_run_above_it(command, home, run):
-    script, rest = arguments(command)
-    (out,) = [one.removeprefix("out=") for one in rest if one.startswith("out=")]
-    place = home / f"{script}-{OF_EXPORT.index(command)}"  # as the second writes above the first
-    ran = commands.run(place, script, *(one.replace("outputs/runs/RUN", str(run)) for one in rest))
-    written = [place / line for line in ran.out.splitlines() if line.startswith(out)]
+def small(arguments):
+    """Overrides that make the runs of a command small, where it does not choose them itself."""
+    mixture = [] if any("mixture=" in one or "+sweeps=" in one for one in arguments) else ["mixture=joint_5"]
+    examples = [] if "data=xtreme_up" in arguments else FEW_EXAMPLES
+    return [*mixture, "flix.controls=[]", "logger=[csv]", *FEW_STEPS, *examples]
+
+
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_the_commands_of_a_page_in_their_order(page, home, run, tmp_path):
+    data = next((home / "outputs/data").glob("cldr-*"))
+    # No hub here, no download: the model and the folder are ones that the machine has.
+    here = {
+        "outputs/runs/RUN": str(run),
+        "FOLDER_OR_ARCHIVE": str(data),
+        "outputs/data/xtreme_up": str(data),
+        "google/mt5-small": "cldr-base",
+    }
+    for number, command in enumerate(not_on_earlier_pages(page)):
+        if not (script := script_of(command)):
+            continue
+        for name, replacement in here.items():
+            command = command.replace(name, replacement)
+        arguments = shlex.split(command)[2:]
+        folder = tmp_path
+        if script in ("train.py", "report.py", "plan.py"):
+            if "data=xtreme_up" in arguments and "data.allow_missing=true" not in arguments:
+                arguments.append("data.allow_missing=true")  # as CLDR lacks some languages
+            arguments += small(arguments)
+        if script == "export.py":
+            folder = tmp_path / f"export-{number}"  # as one command writes above what another wrote
+        if script == "predict.py":
+            (line,) = re.findall(r"`(\{\"text\": .*?\})`", PAGES[page])
+            (tmp_path / "lines.jsonl").write_text(line.replace("…", '"Rais alifika Dodoma."') + "\n")
+        if script == "evaluate.py":
+            mine = tmp_path / "mine"
+            shutil.copytree(data / "ner", mine / "ner")
+            arguments = [one.replace(str(data), str(mine)) for one in arguments]
+        CHECKS[script](commands.run(folder, script, *arguments), folder)
+
+
+def check_train(ran, folder):
+    assert "error" not in ran.err
+    assert list((folder / "outputs/runs").glob("*/results.jsonl"))
+
+
+def check_report(ran, folder):
+    assert "Table 1" in ran.out
+    assert "Missing" not in ran.out
+
+
+def check_plan(ran, folder):
+    assert "6 runs: 6 finished, 0 left; time left, one after another: 0:00:00." in ran.out
+
+
+def check_export(ran, folder):
+    written = [folder / line for line in ran.out.splitlines() if (folder / line / "README.md").exists()]
     assert written
-    for folder in written:
-        assert (folder / "README.md").exists()
-        assert list(folder.glob("*.safetensors"))
+    assert all(list(one.glob("*.safetensors")) for one in written)
 
 
-@pytest.mark.parametrize("command", OF_PREDICT)
-def test_predict_by_a_run_above_it(command, home, run):
-    script, rest = arguments(command)
-    (line,) = re.findall(r"`(\{\"text\": .*?\})`", README)
-    (home / "lines.jsonl").write_text(line.replace("…", '"Rais alifika Dodoma."') + "\n")
-    commands.run(home, script, *(one.replace("outputs/runs/RUN", str(run)) for one in rest))
-    (answer,) = (home / "answers.jsonl").read_text().splitlines()
+def check_predict(ran, folder):
+    (answer,) = (folder / "answers.jsonl").read_text().splitlines()
     assert json.loads(answer).keys() == {"prediction"}
 
 
-@pytest.mark.parametrize("command", OF_EVALUATE)
-def test_evaluate_a_run_above_it(command, home, run):
-    script, rest = arguments(command)
-    data = home / "mine"
-    shutil.copytree(next((home / "outputs/data").glob("cldr-*")) / "ner", data / "ner")
-    swapped = {"run=outputs/runs/RUN": f"run={run}", "data.root=FOLDER_OR_ARCHIVE": f"data.root={data}"}
-    ran = commands.run(home, script, *(swapped[one] for one in rest))
-    (predictions,) = (home / f"outputs/evaluations/{run.name}").glob("*/predictions")
-    assert str(predictions.relative_to(home)) in ran.out
-    tested = {path.relative_to(data) for path in data.glob("*/test/*.jsonl")}
+def check_evaluate(ran, folder):
+    (predictions,) = (folder / "outputs/evaluations").glob("*/*/predictions")
+    assert str(predictions.relative_to(folder)) in ran.out
+    tested = {path.relative_to(folder / "mine") for path in (folder / "mine").glob("*/test/*.jsonl")}
     assert {path.relative_to(predictions) for path in predictions.rglob("*.jsonl")} == tested
 
 
-@pytest.mark.parametrize("command", AS_THEY_STAND)
-def test_as_it_stands(command):
-    ran = subprocess.run(
-        command, shell=True, cwd=commands.REPOSITORY, capture_output=True, text=True, timeout=120
-    )
+CHECKS = {
+    "train.py": check_train,
+    "report.py": check_report,
+    "plan.py": check_plan,
+    "export.py": check_export,
+    "predict.py": check_predict,
+    "evaluate.py": check_evaluate,
+}
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_a_module_as_it_stands(command):
+    ran = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert "target" in ran.stdout
+    assert "target" in ran.stdout or "languages" in ran.stdout
 
 
 #: Target -> overrides that leave fewer runs, how many these are, the tables it saves, what each begins with.
@@ -172,7 +194,7 @@ def make(target, arguments):
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
     command = ["make", target, f"ARGS={arguments}"]
     return subprocess.run(
-        command, cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
     )
 
 
@@ -195,12 +217,10 @@ def test_make(target, tmp_path):
     assert [path.stat().st_mtime_ns for path in results] == written
 
 
-def test_make_dashboard_of_the_runs_above(home):
+def test_make_dashboard_of_a_run(home):
     made = make("dashboard", " ".join([*SMALL, f"output={home}/outputs"]))
     assert made.returncode == 0, made.stderr
-    page = (home / "outputs/dashboard.html").read_text()
-    assert "Against Param-matched LoRA" in page
-    assert "Samples" in page
+    assert "Samples" in (home / "outputs/dashboard.html").read_text()
 
 
 def test_make_xtreme_up(tmp_path):
@@ -208,7 +228,7 @@ def test_make_xtreme_up(tmp_path):
     with serving({}) as server:
         ended = subprocess.run(
             ["make", "xtreme-up", f"ARGS={tmp_path} --archive {server.url}/no.tgz"],
-            cwd=commands.REPOSITORY, env={**os.environ, "no_proxy": "*"}, capture_output=True, text=True,
+            cwd=REPOSITORY, env={**os.environ, "no_proxy": "*"}, capture_output=True, text=True,
         )  # fmt: skip
     assert ended.returncode != 0
     assert "CC-BY-NC-4.0: not for commercial use" in ended.stdout
@@ -216,18 +236,79 @@ def test_make_xtreme_up(tmp_path):
 
 
 def test_make_test_is_what_ci_runs():
-    assert (commands.REPOSITORY / ".ci/run").read_text().splitlines()[-1] == "exec make test"
-    planned = subprocess.run(["make", "-n", "test"], cwd=commands.REPOSITORY, capture_output=True, text=True)
+    assert (REPOSITORY / ".ci/run").read_text().splitlines()[-1] == "exec make test"
+    planned = subprocess.run(["make", "-n", "test"], cwd=REPOSITORY, capture_output=True, text=True)
     assert "pytest" in planned.stdout
     assert "ruff check" in planned.stdout
 
 
+def test_every_target_that_is_named_is_one():
+    named = {target for text in PAGES.values() for target in re.findall(r"`make ([a-z0-9-]+)", text)}
+    assert named >= {"plan", "reproduce-all", "reproduce-figure2"}
+    for target in named - {"reproduce-table"}:  # N of reproduce-tableN
+        planned = subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True)
+        assert planned.returncode == 0, target
+
+
 def test_snippets(monkeypatch, run):
-    monkeypatch.chdir(commands.REPOSITORY)
-    of_adapter, of_run = blocks("python")
+    monkeypatch.chdir(REPOSITORY)
     names = {}
+    (of_adapter,) = blocks("docs/library.md", "python")
     exec(of_adapter, names)
     assert set(names["space"].ranks) == {"task:ner", "language:sw", "language:yo"}
     assert all(parameter.requires_grad for parameter in names["adapter"].parameters())
+    (of_run,) = blocks("docs/predict-and-evaluate.md", "python")
     exec(of_run.replace("outputs/runs/RUN", str(run)), names)
     assert len(names["answers"]) == 2
+
+
+def anchors(text):
+    """The anchors that a reader of Markdown makes of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        place = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place.read_text()), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_beside_a_file_is_defined_in_it(page):
+    for path, names in re.findall(r"\]\(([\w./]+\.py)\)((?:,?\s+`[A-Za-z_][\w.]*`)+)", PAGES[page]):
+        source = ((REPOSITORY / page).parent / path).read_text()
+        for name in re.findall(r"[A-Za-z_]\w*", names):
+            assert re.search(rf"^\s*(?:def|class) {name}\b|^{name}\b.*=", source, re.MULTILINE), (path, name)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_every_file_that_is_named_is_there(page):
+    package = REPOSITORY / "src/flix_lightning"
+    rooms = {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    first = "|".join([*rooms, "conf", "sweeps", "tests", "benchmarks", "trials"])
+    named = re.findall(rf"`((?:{first})/[\w./]*)`", PAGES[page])
+    assert {f"{room}/" for room in rooms} <= set(named)
+    for path in named:
+        assert (package / path).exists() or (REPOSITORY / path).exists(), path
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+def test_every_page_is_linked_from_the_readme():
+    pages = {page for page in PAGES if re.fullmatch(r"docs/[\w-]+\.md", page)} - TESTED_ELSEWHERE
+    assert pages <= set(re.findall(r"\]\((docs/[\w-]+\.md)", PAGES["README.md"]))
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    (paper,) = citation["references"]
+    assert " ".join(PAGES["README.md"].split()).count(paper["title"]) == 1
