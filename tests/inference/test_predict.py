@@ -76,6 +76,7 @@ def test_lines_of_all_kinds_in_one_batch_are_answered_as_each_alone(run, model, 
     assert model.predict([line for line, _, _ in given]) == expected
     assert [record.getMessage() for record in caplog.records] == [
         "of 8 texts, never trained, so dropped: language:zu (1), language:xxx (1)",
+        "of 8 texts, without a feature of a kind that the run was trained with: task (2), language (1)",
         "of 8 texts, neither text nor feature of this run, so not used: id (1)",
         "of 8 texts, without a task and language to prompt by: 3",
     ]
@@ -131,7 +132,7 @@ def test_a_decoder_only_model_answers_as_in_its_run(tiny, data, decoder_base, tm
 )  # fmt: skip
 def test_a_line_that_cannot_be_read_is_one_line(model, line, said):
     with pytest.raises(UserError, match=said):
-        model.request(line, "x:1")
+        model.requests.from_line(line, "x:1")
 
 
 # -- the command

@@ -15,7 +15,8 @@ from flix_lightning.common.files import sha256, write_atomic
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
-from flix_lightning.inference.predictor import Predictor, Request, Tally, load, windows
+from flix_lightning.inference.predictor import Predictor, load, windows
+from flix_lightning.inference.requests import Request, Tally
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.lock import lock_folder
@@ -121,7 +122,7 @@ class _Evaluation:
 
     def _requests(self, dataset: Dataset) -> Iterator[Request]:
         for example in self.layout.read(dataset.task, "test", dataset.language):
-            yield self.model.request_example(dataset, example)
+            yield self.model.requests.from_example(dataset, example)
 
     def _score(self, dataset: Dataset, bar: tqdm) -> None:
         """Write a dataset's predictions, and then its row, by which it is known to be finished."""
@@ -139,7 +140,7 @@ class _Evaluation:
             seed=self.run.cfg.seed,
             split="test",
             active="all",
-            step=self.model.steps[checkpoint],
+            step=self.model.checkpoints[checkpoint].step,
             task=dataset.task,
             language=dataset.language,
             seen=dataset.seen,

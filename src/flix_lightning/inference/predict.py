@@ -18,7 +18,8 @@ from flix_lightning.common.append_file import AppendFile, open_append_file
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
 from flix_lightning.data.jsonl import read_objects
-from flix_lightning.inference.predictor import Predictor, Request, Tally, load, windows
+from flix_lightning.inference.predictor import Predictor, load, windows
+from flix_lightning.inference.requests import Request, Tally
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs.run import Run
 
@@ -44,7 +45,7 @@ def predict(cfg: DictConfig) -> Path:
         The file of predictions.
 
     Raises:
-        UserError: a value is out of its choices; or as `read_objects`, `Predictor.request`, `load` and
+        UserError: a value is out of its choices; or as `read_objects`, `RequestReader.from_line`, `load` and
             `open_append_file`.
         OSError: the predictions cannot be written. Those that are written stay, and another call goes on.
         SystemExit: on Ctrl-C, with a line that says so.
@@ -127,4 +128,4 @@ def _line(answer: str, request: Request, explain: bool) -> str:
 
 def _requests(source: Path, name: str, model: Predictor) -> Iterator[Request]:
     for where, line in read_objects(source):
-        yield model.request(line, where.replace(str(source), name))
+        yield model.requests.from_line(line, where.replace(str(source), name))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import require_finite
-from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.errors import UserError, did_you_mean, list_names
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
 _KEYS_TO_RESUME = _KEYS | {"callbacks", "lr_schedulers", "optimizer_states"}
@@ -60,15 +60,18 @@ class Checkpoint:
         """Return the rank of these features together.
 
         Raises:
-            UserError: none of them was trained with a rank above 0.
+            UserError: one of them was never trained: it would add nothing, so that its name is a mistake.
         """
-        if rank := FeatureSpace(self.ranks).active_rank(features):
-            return rank
-        known = list_names([feature for feature, rank in self.ranks.items() if rank], 100)
-        raise UserError(f"features {', '.join(features)}: none was trained; trained are {known}")
+        trained = [feature for feature, rank in self.ranks.items() if rank]
+        if unknown := [feature for feature in features if feature not in trained]:
+            raise UserError(
+                f"features: {unknown[0]} was never trained; {did_you_mean(unknown[0], trained)}"
+                f"trained are {list_names(trained, 100)}"
+            )
+        return FeatureSpace(self.ranks).active_rank(features)
 
     def lora(self, features: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return each projection's A [r, d_in] and B [r, d_out] of these features; log unknown features.
+        """Return each projection's A [r, d_in] and B [r, d_out] of these features.
 
         Raises:
             UserError: as `rank`; or a value is not finite.
