@@ -327,30 +327,11 @@ def test_kinds_from_the_mixture_and_from_lines(folder):
         module(folder, cfg=cfg, kinds=["script"]).train_dataloader()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"max_input_length": 1.5}, r"max_input_length is 1\.5"),
-        ({"validation_cap": -1}, "validation_cap is -1"),
-    ],
-)
-def test_bad_numbers(folder, changes, message):
-    with pytest.raises(UserError, match=message):
-        module(folder, **changes)
-
-
 def test_tokenizer_without_eos(folder):
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="no eos token"):
         module(folder, tokenizer)
-
-
-def test_worker_processes_give_the_same_batches(folder):
-    alone, helped = module(folder), module(folder, workers=2)
-    assert ids_of(alone.train_dataloader()) == ids_of(helped.train_dataloader())
-    assert ids_of(alone.test_dataloader()) == ids_of(helped.test_dataloader())
 
 
 class Recorder(lightning.LightningModule):

@@ -22,10 +22,9 @@ def test_where_files_are(tmp_path, task, stem):
     path = tmp_path / task / "validation" / f"{stem}.jsonl"
     layout = Layout(tmp_path)
     assert layout.path(task, "validation", "sw") == path
-    assert not layout.has(task, "validation", "sw")
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    assert layout.has(task, "validation", "sw")
+    assert layout.datasets("validation") == [(task, "sw")]
 
 
 def test_reads_lines_in_order_with_ids_and_every_key(tmp_path):

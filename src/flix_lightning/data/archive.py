@@ -6,8 +6,6 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +31,11 @@ def open_layout(root: str | Path, unpack_to: Path) -> Layout:
 
     Args:
         root: The folder or archive. `~` is the home folder.
-        unpack_to: An archive is unpacked to `<its name>-<hash of its content>` below this folder, unless that
-            is there.
+        unpack_to: An archive is unpacked to `<its name>-<hash of its content>` in this folder, unless that is
+            there.
 
     Raises:
-        UserError: There is neither a folder nor an archive, no layout is found, or `unpack` refuses it.
+        UserError: There is neither folder nor archive, no layout is found, or `unpack` refuses the archive.
     """
     root = Path(root).expanduser()
     if root.is_dir():
@@ -58,38 +56,15 @@ def open_layout(root: str | Path, unpack_to: Path) -> Layout:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tgz, .tar.gz or .tar.xz below `folder`, without its hidden files.
+    """Unpack the files of a .tgz, .tar.gz or .tar.xz, except hidden ones. After an error, some may be there.
 
     Raises:
-        UserError: `check_archive` refuses the archive, a path leads out of `folder`, a file cannot be
-            written, or Python is older than 3.11.4. Files that were unpacked before the error stay.
+        UserError: The archive is of another kind, is damaged, holds a link or a device or more than MAX_BYTES
+            or MAX_FILES, or a path leads out of `folder`; or Python is older than 3.11.4.
+        OSError: A file cannot be written.
     """
     if not hasattr(tarfile, "data_filter"):
         raise UserError(f"{archive}: unpacking safely needs Python 3.11.4 or later; {_BY_HAND}")
-    with _members(archive) as members:
-        for tar, member in members:
-            if any(map(is_hidden, Path(member.name).parts)):
-                continue
-            try:
-                tar.extract(member, folder, filter="data")
-            except tarfile.FilterError as error:
-                raise UserError(f"{archive}: {member.name!r} leads out of the target folder") from error
-
-
-def check_archive(archive: Path) -> None:
-    """Read an archive to its end, where its checksum stands.
-
-    Raises:
-        UserError: The archive is of another kind, is cut off or damaged, holds a link or a device, or claims
-            more than MAX_BYTES or MAX_FILES.
-    """
-    with _members(archive) as members:
-        for _ in members:
-            pass
-
-
-@contextmanager
-def _members(archive: Path) -> Iterator[Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]]:
     with archive.open("rb") as file:
         magic = file.read(max(map(len, _OPENERS)))
     opener = next((opener for start, opener in _OPENERS.items() if magic.startswith(start)), None)
@@ -98,17 +73,17 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[tarfile.TarFile, tarfile.
     try:
         with opener(archive) as stream:
             with tarfile.open(fileobj=_BoundedReads(archive, stream), mode="r:") as tar:
-                yield _checked(archive, tar)
+                _extract(archive, tar, folder)
             while stream.read(2**20):  # up to the checksum
                 pass
+    except tarfile.FilterError as error:
+        raise UserError(f"{archive}: {error.tarinfo.name!r} leads out of the target folder") from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError) as error:
         raise UserError(f"{archive}: cut off or damaged ({error}); get the archive again") from error
-    except OSError as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error.strerror}: {error.filename})") from error
 
 
 class _BoundedReads:
-    """A stream that refuses to read much at once. tarfile reads a file in pieces, but a header at once."""
+    """A stream that refuses to read much at once. tarfile reads files in pieces, but a header at once."""
 
     def __init__(self, archive: Path, stream: Any):
         self._archive, self._stream = archive, stream
@@ -120,15 +95,16 @@ class _BoundedReads:
         return self._stream.read(size)
 
 
-def _checked(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _extract(archive: Path, tar: tarfile.TarFile, folder: Path) -> None:
     size = 0
     for count, member in enumerate(tar, start=1):
         size += member.size
-        # Python before 3.11.13 does not keep all links within the folder, even with the data filter.
+        # Before 3.11.13, the data filter of Python does not keep all links within the folder.
         if not (member.isfile() or member.isdir()):
             raise UserError(f"{archive}: {member.name!r} is a link or a device; only files can be unpacked")
         if size > MAX_BYTES or count > MAX_FILES:
             raise UserError(
                 f"{archive}: unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files; {_BY_HAND}"
             )
-        yield tar, member
+        if not any(map(is_hidden, Path(member.name).parts)):
+            tar.extract(member, folder, filter="data")

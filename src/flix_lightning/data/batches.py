@@ -40,8 +40,7 @@ def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int
     """Return the number of micro-batches that each process takes in one optimizer step.
 
     Raises:
-        UserError: It is not a whole number. The error names sizes that are right. Nothing is rounded, because
-            another batch size gives another result.
+        UserError: It is not a whole number. Nothing is rounded, as another batch size gives another result.
     """
     together = micro_batch_size * world_size
     if batch_size % together:
@@ -79,17 +78,13 @@ class BatchPlan(DistributedSampler):
     Datasets are drawn by rate. Within a dataset, all examples are used once before any is used again, each
     time in another order. All processes get the same number of micro-batches.
 
-    `len` counts the micro-batches from step 0 on, as Lightning does for a resumed run. It is a
-    DistributedSampler, so that Lightning does not replace it by its own.
+    `len` counts the micro-batches from step 0 on, as Lightning does for a resumed run. The type keeps
+    Lightning from putting a sampler of its own in its place.
 
     Args:
         lengths: For each row of the training table, what it is sorted by. Rows of a dataset stand together.
         target_lengths: For each row, its tokens with a loss.
         sizes, rates: For each dataset, its examples and its share of the draws.
-        batch_size, micro_batch_size: Examples of an optimizer step over all processes, and of a forward pass.
-        max_steps, start: Optimizer steps.
-        seed: Decides all draws.
-        rank, world_size: This process, and the number of processes.
 
     Raises:
         UserError: As `accumulation`.
@@ -157,15 +152,12 @@ class BatchPlan(DistributedSampler):
 class EvaluationPlan(DistributedSampler):
     """The rows of one process in batches of similar length, longest first.
 
-    All processes get the same number of batches, because each has a part of a model that is sharded over
-    them. To make it so, the shortest row may be repeated: count each row once. It is a DistributedSampler for
-    the same reason as `BatchPlan`.
+    All processes get the same number of batches, as each may hold a part of the model. For that, the shortest
+    row may be repeated: count each row once. For the type, see `BatchPlan`.
 
     Args:
         rows: Rows of the table to evaluate.
         lengths: Tokens of all rows of the table.
-        batch_size: Rows of a batch.
-        rank, world_size: This process, and the number of processes.
     """
 
     def __init__(
@@ -184,7 +176,7 @@ class EvaluationPlan(DistributedSampler):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads token ids to tensors: on the left for generation by a decoder-only model, else on the right."""
+    """Pads token ids to LongTensors [batch, length], on the left for generation by a decoder-only model."""
 
     pad_id: int
     is_encoder_decoder: bool
@@ -199,21 +191,18 @@ class Collator:
     def for_training(
         self, inputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> dict[str, Tensor]:
-        """Return input_ids, attention_mask and labels, LongTensors [batch, length].
+        """Return input_ids, attention_mask and labels.
 
-        An encoder-decoder's labels are the targets. A decoder-only model reads input and target as one text,
-        and its labels leave out the input.
+        A decoder-only model reads input and target as one text. Its labels leave out the input.
         """
-        if self.is_encoder_decoder:
-            return {**self._padded(inputs, "right"), "labels": _pad(targets, IGNORED, "right")}
-        joined = [[*source, *target] for source, target in zip(inputs, targets, strict=True)]
-        labels = [
-            [IGNORED] * len(source) + list(target) for source, target in zip(inputs, targets, strict=True)
-        ]
-        return {**self._padded(joined, "right"), "labels": _pad(labels, IGNORED, "right")}
+        if not self.is_encoder_decoder:
+            pairs = list(zip(inputs, targets, strict=True))
+            inputs = [[*source, *target] for source, target in pairs]
+            targets = [[IGNORED] * len(source) + list(target) for source, target in pairs]
+        return {**self._padded(inputs, "right"), "labels": _pad(targets, IGNORED, "right")}
 
     def for_generation(self, inputs: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Return input_ids and attention_mask, LongTensors [batch, length]."""
+        """Return input_ids and attention_mask."""
         return self._padded(inputs, "right" if self.is_encoder_decoder else "left")
 
     def _padded(self, inputs: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The LightningDataModule: a mixture's splits as training and evaluation batches."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
-from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import (
     BatchPlan,
     Collator,
@@ -40,25 +39,19 @@ class DataModule(LightningDataModule):
 
     An evaluation batch is a dict:
         input_ids, attention_mask, features, ids: As above.
-        dataset: LongTensor [batch], indices in `mixture.evaluate`.
-        position: LongTensor [batch], rows within the dataset, from 0.
+        dataset, position: LongTensors [batch]: index in `mixture.evaluate`, and row in that dataset, from 0.
         targets: For each example, its target text, not cut.
 
     Args:
-        layout, mixture: The data.
-        tokenizer, is_encoder_decoder: Of the base model.
         kinds: Kinds of the features that examples get, in this order.
         max_input_length, max_target_length: Tokens. Longer texts are cut, counted and logged.
         batch_size: Examples of one optimizer step, over all processes.
         micro_batch_size, eval_batch_size: Examples of one forward pass, and of one generation.
         validation_cap, test_cap: Most examples of each evaluated dataset, chosen by a hash. None is all.
-        max_steps: Optimizer steps of the training.
-        seed: Seed of the batches.
         cache_dir: Where tokenized tables are kept.
-        workers: Processes that collate batches. 0 is none.
 
     Raises:
-        UserError: A number is not a whole number above 0, or the tokenizer has no eos.
+        UserError: As `Tokenization`.
     """
 
     def __init__(
@@ -79,30 +72,15 @@ class DataModule(LightningDataModule):
         max_steps: int,
         seed: int,
         cache_dir: str | Path,
-        workers: int = 0,
     ):
         super().__init__()
-        for name, value in {
-            "max_input_length": max_input_length,
-            "max_target_length": max_target_length,
-            "batch_size": batch_size,
-            "micro_batch_size": micro_batch_size,
-            "eval_batch_size": eval_batch_size,
-            "validation_cap": validation_cap or 1,
-            "test_cap": test_cap or 1,
-            "max_steps": max_steps,
-        }.items():
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} is {value!r}; a whole number above 0 is needed")
-        self.layout, self.mixture = layout, mixture
-        self.kinds = tuple(kinds)
+        self.layout, self.mixture, self.kinds = layout, mixture, tuple(kinds)
         self.tokenization = Tokenization(tokenizer, is_encoder_decoder, max_input_length, max_target_length)
         self.collator = Collator.of(tokenizer, is_encoder_decoder)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.eval_batch_size = eval_batch_size
         self.caps = {"train": None, "validation": validation_cap, "test": test_cap}
-        self.max_steps, self.seed = max_steps, seed
-        self.cache_dir, self.workers = cache_dir, workers
+        self.max_steps, self.seed, self.cache_dir = max_steps, seed, cache_dir
         self._tables: dict[str, datasets.Dataset] = {}
 
     def table(self, split: str) -> datasets.Dataset:
@@ -126,7 +104,7 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: As `batches.accumulation`.
         """
-        return accumulation(self.batch_size, self.micro_batch_size, self._world_size)
+        return accumulation(self.batch_size, self.micro_batch_size, self._processes["world_size"])
 
     def train_dataloader(self) -> DataLoader:
         """Return the micro-batches from the trainer's optimizer step (0 without a trainer) to `max_steps`."""
@@ -144,15 +122,27 @@ class DataModule(LightningDataModule):
             max_steps=self.max_steps,
             seed=self.seed,
             start=self.trainer.global_step if self.trainer else 0,
-            rank=self._rank,
-            world_size=self._world_size,
+            **self._processes,
         )
-        return _TrainLoader(_TrainBatches(table, self.collator), **self._loading(plan))
+
+        def batch(micro: MicroBatch) -> dict[str, Any]:
+            rows = table[micro.rows]
+            return {
+                **self.collator.for_training(rows["input_ids"], rows["target_ids"]),
+                "features": [tuple(features) for features in rows["features"]],
+                "ids": rows["id"],
+                "step": micro.step,
+                "target_tokens": micro.target_tokens,
+                "own_target_tokens": sum(map(len, rows["target_ids"])),
+                "examples": micro.examples,
+            }
+
+        return _TrainLoader(**_arguments(batch, plan))
 
     def eval_loader(self, split: str, indices: Collection[int] | None = None) -> DataLoader:
         """Return the evaluation batches of a split. A batch may have examples of several datasets.
 
-        All processes have the same number of batches. To make it so, the shortest example may be in several.
+        All processes have the same number of batches. For that, the shortest example may be in several.
 
         Args:
             split: `validation` or `test`.
@@ -160,11 +150,22 @@ class DataModule(LightningDataModule):
         """
         table = self.table(split)
         members = int_column(table, "dataset")
-        rows = np.flatnonzero(np.isin(members, members if indices is None else list(indices)))
-        plan = EvaluationPlan(
-            rows, int_column(table, "input_length"), self.eval_batch_size, self._rank, self._world_size
-        )
-        return DataLoader(_EvaluationBatches(table, self.collator), **self._loading(plan))
+        chosen = np.flatnonzero(np.isin(members, members if indices is None else list(indices)))
+        lengths = int_column(table, "input_length")
+
+        def batch(index: list[int]) -> dict[str, Any]:
+            rows = table[index]
+            return {
+                **self.collator.for_generation(rows["input_ids"]),
+                "features": [tuple(features) for features in rows["features"]],
+                "ids": rows["id"],
+                "dataset": torch.tensor(rows["dataset"]),
+                "position": torch.tensor(rows["position"]),
+                "targets": rows["target"],
+            }
+
+        plan = EvaluationPlan(chosen, lengths, self.eval_batch_size, **self._processes)
+        return DataLoader(**_arguments(batch, plan))
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation data of seen datasets of the reported tasks, all that selection may see."""
@@ -174,25 +175,15 @@ class DataModule(LightningDataModule):
         """Return the test data of all evaluated datasets."""
         return self.eval_loader("test")
 
-    def _loading(self, plan: BatchPlan | EvaluationPlan) -> dict[str, Any]:
-        return {"sampler": plan, "batch_size": None, "collate_fn": _unchanged, "num_workers": self.workers}
-
     @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
-
-
-def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:
-    """Replace torch's own conversion, which makes lists of tuples."""
-    return batch
+    def _processes(self) -> dict[str, int]:
+        if not self.trainer:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
 
 class _TrainLoader(DataLoader):
-    """A loader that Lightning takes for resumable. It has no state: the trainer's step says where it is."""
+    """A loader that Lightning takes for resumable. It has no state: the trainer's step says where."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -201,34 +192,19 @@ class _TrainLoader(DataLoader):
         pass
 
 
-class _TrainBatches(TorchDataset):
-    def __init__(self, table: datasets.Dataset, collator: Collator):
-        self.table, self.collator = table, collator
+class _Batches(TorchDataset):
+    def __init__(self, batch: Callable[[Any], dict[str, Any]]):
+        self.batch = batch
 
-    def __getitem__(self, micro: MicroBatch) -> dict[str, Any]:
-        rows = self.table[micro.rows]
-        return {
-            **self.collator.for_training(rows["input_ids"], rows["target_ids"]),
-            "features": [tuple(features) for features in rows["features"]],
-            "ids": rows["id"],
-            "step": micro.step,
-            "target_tokens": micro.target_tokens,
-            "own_target_tokens": sum(map(len, rows["target_ids"])),
-            "examples": micro.examples,
-        }
+    def __getitem__(self, entry: Any) -> dict[str, Any]:
+        return self.batch(entry)
 
 
-class _EvaluationBatches(TorchDataset):
-    def __init__(self, table: datasets.Dataset, collator: Collator):
-        self.table, self.collator = table, collator
-
-    def __getitem__(self, index: list[int]) -> dict[str, Any]:
-        rows = self.table[index]
-        return {
-            **self.collator.for_generation(rows["input_ids"]),
-            "features": [tuple(features) for features in rows["features"]],
-            "ids": rows["id"],
-            "dataset": torch.tensor(rows["dataset"]),
-            "position": torch.tensor(rows["position"]),
-            "targets": rows["target"],
-        }
+def _arguments(batch: Callable[[Any], dict[str, Any]], plan: BatchPlan | EvaluationPlan) -> dict[str, Any]:
+    # torch's own collate function would make lists of tuples.
+    return {
+        "dataset": _Batches(batch),
+        "sampler": plan,
+        "batch_size": None,
+        "collate_fn": lambda batch: batch,
+    }

@@ -1,23 +1,23 @@
 """Download XTREME-UP from its publishers: `python -m flix_lightning.data.download [folder]`.
 
 XTREME-UP's archive has no NER. Its NER comes from MasakhaNER-X and is put beside the other tasks. A broken
-transfer is tried again from its start, and a file that is complete is not downloaded again by a later call.
-The publishers give no checksums. What is downloaded is read to its end before it is kept, and its SHA-256 is
-printed. The licences of the data are those of its publishers, and are printed too.
+transfer is tried again from its start. A file that is complete is not downloaded again by a later call. The
+publishers give no checksums, so that the SHA-256 of what is downloaded is printed. The data's licences are
+those of its publishers, and are printed too.
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pooch
-from tqdm import tqdm
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder, sha256
-from flix_lightning.data.archive import check_archive, unpack
+from flix_lightning.data.archive import unpack
 from flix_lightning.data.layout import SPLITS, Layout, find_layout, read_lines
 from flix_lightning.tasks.definitions import TASKS, get_task
 
@@ -44,8 +44,8 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
     """Download XTREME-UP with its NER, unless it is there.
 
     Args:
-        folder: The data is put into `xtreme_up` below this folder, complete or not at all. Downloaded files
-            stay in `downloads` below it.
+        folder: The data goes to `xtreme_up` in this folder, complete or not at all. Downloaded files stay in
+            `downloads`.
         archive: Address of XTREME-UP's archive.
         ner: Address below which NER's files are, as `<split>/<language>.jsonl`.
 
@@ -53,55 +53,50 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
         The folder of the data.
 
     Raises:
-        UserError: A file cannot be downloaded or is not what it should be, or the archive lacks a task.
+        UserError: A file cannot be downloaded or is not what it should be. Such a file is deleted.
     """
-    complete = folder / "xtreme_up"
+    complete, downloads = folder / "xtreme_up", folder / "downloads"
     if complete.is_dir():
         return complete
-    downloads = folder / "downloads"
-    packed = downloads / archive.rpartition("/")[2]
-    _fetch(archive, packed, check_archive)
+    packed = _fetch(archive, downloads / archive.rpartition("/")[2])
     print(f"{packed}: {packed.stat().st_size:,} bytes, SHA-256 {sha256(packed)}")
     paths = [
         downloads / "ner" / split / f"{language}.jsonl" for split in SPLITS for language in NER_LANGUAGES
     ]
     for path in paths:
-        _fetch(f"{ner}/{path.relative_to(downloads / 'ner').as_posix()}", path, _check_ner)
+        _fetch(f"{ner}/{path.relative_to(downloads / 'ner').as_posix()}", path)
+        with _deleted_if_invalid(path):
+            for _ in read_lines(path, get_task("ner")):
+                pass
     print(f"{downloads / 'ner'}: {len(paths)} files, SHA-256 of all {Layout(downloads).fingerprint(paths)}")
-    with atomic_folder(complete) as draft:
+    with atomic_folder(complete) as draft, _deleted_if_invalid(packed):
         unpack(packed, draft)
         root = find_layout(draft, shown_as=packed)
         shutil.copytree(downloads / "ner", root / "ner", dirs_exist_ok=True)
-        layout = Layout(root)
         for split in SPLITS:
-            if lacking := TASKS.keys() - {task for task, _ in layout.datasets(split)}:
-                names = ", ".join(sorted(lacking))
-                raise UserError(
-                    f"{packed}: lacks {split} files of {names}; delete it, and name another archive"
-                )
+            if lacking := TASKS.keys() - {task for task, _ in Layout(root).datasets(split)}:
+                raise UserError(f"{packed}: has no {split} files of {', '.join(sorted(lacking))}")
     return complete
 
 
-def _fetch(url: str, path: Path, check: Callable[[Path], None]) -> None:
-    def transfer(url: str, temporary: str, _: pooch.Pooch) -> None:
-        with tqdm(desc=path.name, total=1, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-            pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)(url, temporary, _)
-        try:
-            check(Path(temporary))
-        except UserError as error:
-            raise UserError(f"{url}: {str(error).replace(temporary, path.name)}") from error
-
-    registry = {path.name: None}
-    files = pooch.create(path.parent, "", registry=registry, urls={path.name: url}, retry_if_failed=RETRIES)
+def _fetch(url: str, path: Path) -> Path:
+    name = path.name
+    files = pooch.create(path.parent, "", registry={name: None}, urls={name: url}, retry_if_failed=RETRIES)
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT)
     try:
-        files.fetch(path.name, downloader=transfer)
-    except OSError as error:  # those of HTTP among them
+        files.fetch(name, downloader=downloader)
+    except OSError as error:  # errors of HTTP among them
         raise UserError(f"{url}: cannot be downloaded ({error}); call again to try again") from error
+    return path
 
 
-def _check_ner(path: Path) -> None:
-    for _ in read_lines(path, get_task("ner")):
-        pass
+@contextmanager
+def _deleted_if_invalid(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        path.unlink()
+        raise UserError(f"{error}; it is deleted, so that another call downloads it again") from error
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from flix_lightning.common.errors import UserError
 MAX_LINE = 16 * 2**20
 
 _ONE_OBJECT = "one JSON object a line is needed"
-_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF_PAIR = "holds half a surrogate pair, which is no character"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def get_string(attributes: Mapping[str, Any], key: str, where: str) -> str:
     value = attributes[key]
     if not isinstance(value, str):
         raise UserError(f"{where}: the value of {key!r} is {json.dumps(value)[:40]}; a string is needed")
-    _check_unicode({key: value}, where)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: the value of {key!r} {_HALF_PAIR}") from error
     return value
 
 
@@ -118,8 +122,13 @@ def _parse(line: bytes, where: str, is_first: bool) -> dict[str, Any]:
         raise UserError(f"{where}: JSON that cannot be read ({error})") from error
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: a JSON {type(attributes).__name__} where an object is needed")
-    if _HALF_PAIR.search(line):
-        _check_unicode(attributes, where)
+    if _SURROGATE.search(line):
+        for key, value in attributes.items():
+            for part, name in (key, f"the key {key!r}"), (value, f"the value of {key!r}"):
+                try:
+                    json.dumps(part, ensure_ascii=False).encode()
+                except UnicodeEncodeError as error:
+                    raise UserError(f"{where}: {name} {_HALF_PAIR}") from error
     return attributes
 
 
@@ -128,14 +137,3 @@ def _fault(error: json.JSONDecodeError) -> str:
     if error.pos >= end or error.msg.startswith("Unterminated string"):
         return f"cut off at column {end + 1}"
     return f"{error.msg}, column {error.colno}"
-
-
-def _check_unicode(attributes: Mapping[str, Any], where: str) -> None:
-    for key, value in attributes.items():
-        for part, what in (key, f"the key {key!r}"), (value, f"the value of {key!r}"):
-            try:
-                json.dumps(part, ensure_ascii=False).encode()
-            except UnicodeEncodeError as error:
-                raise UserError(
-                    f"{where}: {what} holds half a surrogate pair, which is no character"
-                ) from error

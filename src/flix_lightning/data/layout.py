@@ -49,10 +49,6 @@ class Layout:
         """Return the path of a dataset's split. Translation's is `en2{language}.jsonl`."""
         return self.root / task / split / (get_task(task).file.format(language=language) + ".jsonl")
 
-    def has(self, task: str, split: str, language: str) -> bool:
-        """Return whether a dataset's split is there."""
-        return self.path(task, split, language).is_file()
-
     def datasets(self, split: str) -> list[tuple[str, str]]:
         """Return (task, language) of every dataset that has this split, ordered by task and language."""
         found = []
@@ -88,7 +84,7 @@ class Layout:
 
 
 def read_lines(path: Path, task: Task, span: Span = WHOLE_FILE) -> Iterator[dict[str, Any]]:
-    """Read a task's file, one line at a time. Other keys may stand beside the task's own.
+    """Read a task's file, one line at a time. A line may have keys beside the task's own.
 
     Raises:
         UserError: As `read_objects`; or a line lacks a key of the task, or its value is not a string.
@@ -104,17 +100,17 @@ def read_lines(path: Path, task: Task, span: Span = WHOLE_FILE) -> Iterator[dict
 def find_layout(folder: Path, shown_as: Path | None = None) -> Path:
     """Return the folder that holds the tasks: `folder` itself, or the only one in it that does.
 
-    An archive holds everything in one folder (`xtreme_up_v1.1/`).
-
     Args:
-        folder: Where to look.
+        folder: Where to look. What an archive unpacks to holds one folder (`xtreme_up_v1.1/`).
         shown_as: What errors call `folder`.
 
     Raises:
         UserError: No folder, or more than one, holds the tasks.
     """
+    if _holds_tasks(folder):
+        return folder
     inside = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
-    found = [path for path in ([folder] if _holds_tasks(folder) else inside) if _holds_tasks(path)]
+    found = [path for path in inside if _holds_tasks(path)]
     if len(found) == 1:
         return found[0]
     where, names = shown_as or folder, list_names([path.name for path in found or inside], 8)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.layout import SPLITS, Example, Layout
-from flix_lightning.data.mixture_config import SHARED, MixtureConfig
+from flix_lightning.data.mixture_config import SHARED, parse_mixture
 from flix_lightning.tasks.definitions import get_task
 from flix_lightning.tasks.languages import language_name
 
@@ -73,9 +73,11 @@ class Mixture:
     """A mixture whose datasets are in the data.
 
     Attributes:
-        name, ranks, report, temperature, cap: See `MixtureConfig`.
+        name: What results call this mixture.
+        ranks: FLix's ranks for this mixture, kind -> rank, as the YAML says them.
         train, evaluate: Datasets in the order of the YAML.
-        missing: Files below the root that the mixture names and the data lacks, if that is allowed.
+        report: Names of the tasks that a table reports.
+        temperature, cap: How datasets are sampled (see `flix_lightning.data.batches.mixing_rates`).
     """
 
     name: str
@@ -85,58 +87,54 @@ class Mixture:
     report: list[str]
     temperature: float
     cap: int | None
-    missing: list[str]
 
     @classmethod
-    def resolve(cls, cfg: Mapping[str, Any], layout: Layout | None, allow_missing: bool = False) -> "Mixture":
+    def resolve(cls, cfg: Mapping[str, Any], layout: Layout, allow_missing: bool = False) -> "Mixture":
         """Check a mixture's config, and look up its datasets in the data.
 
         Args:
-            cfg: See `MixtureConfig.parse`.
-            layout: The data. None: All datasets count as there.
+            cfg: See `parse_mixture`.
+            layout: The data.
             allow_missing: Whether a dataset that lacks files is left out, with one warning for all.
 
         Raises:
-            UserError: As `MixtureConfig.parse`; or files are missing (one error for all); or no dataset can
-                select a checkpoint.
+            UserError: As `parse_mixture`; or files are missing (one error for all); or no dataset can select
+                a checkpoint.
             NothingThere: As missing files are allowed, nothing to train on or to select by is left.
         """
-        config = MixtureConfig.parse(cfg)
-        trained, lacking = [], []
-        for attributes in config.train:
-            missing = _missing(layout, attributes, ["train"])
-            lacking += missing
-            if not missing:
+        config = parse_mixture(cfg)
+        name, report = config["name"], config["report"]
+        trained, evaluate, missing = [], [], []
+        for attributes in config["train"]:
+            files = _missing(layout, attributes, ["train"])
+            missing += files
+            if not (files and allow_missing):
                 trained.append(attributes)
-        tags = _Tags(trained if allow_missing else config.train)
-        evaluate = []
-        for attributes in config.evaluate:
+        tags = _Tags(trained)
+        for attributes in config["evaluate"]:
             dataset = Dataset(attributes, tags.seen(attributes))
-            splits = ["validation", "test"] if _selects(dataset, config.report) else ["test"]
-            missing = _missing(layout, attributes, splits)
-            lacking += missing
-            if not missing:
+            splits = ["validation", "test"] if _selects(dataset, report) else ["test"]
+            files = _missing(layout, attributes, splits)
+            missing += files
+            if not files:
                 evaluate.append(dataset)
-        if lacking and not allow_missing:
-            raise UserError(
-                f"mixture {config.name!r} names {len(lacking)} files that {layout.root} lacks: "
-                f"{_list_files(lacking)}; add them, take them out of the mixture, "
-                "or set data.allow_missing=true to go on without them"
-            )
-        if lacking:
-            _log.warning(
-                "mixture %s: going on without %d files that %s lacks: %s",
-                config.name, len(lacking), layout.root, _list_files(lacking),
-            )  # fmt: skip
+        if missing:
+            lacking = f"{len(missing)} files that {layout.root} lacks: {_list_files(missing)}"
+            if not allow_missing:
+                raise UserError(
+                    f"mixture {name!r} names {lacking}; add them, take them out of the mixture, or set "
+                    "data.allow_missing=true to go on without them"
+                )
+            _log.warning("mixture %s: going on without %s", name, lacking)
         if not trained:
-            raise NothingThere(f"mixture {config.name!r}: {layout.root} holds none of its training data")
-        if not any(_selects(dataset, config.report) for dataset in evaluate):
-            raise (NothingThere if lacking else UserError)(
-                f"mixture {config.name!r}: no dataset of the tasks in report ({', '.join(config.report)}) is "
-                "both trained and evaluated, so no checkpoint can be selected; add one to evaluate"
+            raise NothingThere(f"mixture {name!r}: {layout.root} holds none of its training data")
+        if not any(_selects(dataset, report) for dataset in evaluate):
+            raise (NothingThere if missing else UserError)(
+                f"mixture {name!r}: no dataset of the tasks in report ({', '.join(report)}) is both trained "
+                "and evaluated, so no checkpoint can be selected; add one to evaluate"
             )
         train = [Dataset(attributes, "seen") for attributes in trained]
-        return cls(**{**vars(config), "train": train, "evaluate": evaluate}, missing=lacking)
+        return cls(**{**config, "train": train, "evaluate": evaluate})
 
     def of_tests(self, layout: Layout) -> "Mixture":
         """Return this mixture with all test sets of `layout` in place of what it evaluates.
@@ -150,16 +148,13 @@ class Mixture:
         tags = _Tags([one.attributes for one in self.train])
         evaluate = []
         for task, language in layout.datasets("test"):
-            try:
-                language_name(language)
-            except UserError as error:
-                raise UserError(f"{layout.path(task, 'test', language)}: {error}") from None
+            language_name(language, place=str(layout.path(task, "test", language)))
             plain = {"task": task, "language": language, "shared": SHARED}
             own = attributes.get((task, language), plain)
             evaluate.append(Dataset(own, tags.seen(own)))
         if not evaluate:
             raise UserError(f"{layout.root}: no <task>/test/<language>.jsonl to evaluate")
-        return replace(self, evaluate=evaluate, missing=[])
+        return replace(self, evaluate=evaluate)
 
     def datasets(self, split: str) -> dict[int, Dataset]:
         """Return the datasets of a split by their index in `train` (split train) or `evaluate`.
@@ -234,10 +229,8 @@ def _selects(dataset: Dataset, report: Sequence[str]) -> bool:
     return dataset.seen == "seen" and dataset.task in report
 
 
-def _missing(layout: Layout | None, attributes: Mapping[str, str], splits: Sequence[str]) -> list[str]:
+def _missing(layout: Layout, attributes: Mapping[str, str], splits: Sequence[str]) -> list[str]:
     """Return the files, below the root, of those splits that are not there."""
-    if layout is None:
-        return []
     paths = [layout.path(attributes["task"], split, attributes["language"]) for split in splits]
     return [path.relative_to(layout.root).as_posix() for path in paths if not path.is_file()]
 

@@ -2,8 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -34,53 +33,37 @@ _SAMPLING = {
 }
 
 
-@dataclass(frozen=True)
-class MixtureConfig:
-    """A mixture as its YAML says it. Whether the data is there is not checked.
+def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a mixture's config against the tasks and languages. Whether the data is there is not checked.
 
-    Attributes:
-        name: What results call this mixture.
-        ranks: FLix's ranks for this mixture, kind -> rank.
-        train, evaluate: For each dataset, kind -> name; always with task, language and shared.
-        report: Names of the tasks that a table reports.
-        temperature, cap: How datasets are sampled (see `flix_lightning.data.batches.mixing_rates`).
+    Returns:
+        name, ranks and report as the config has them; temperature (inf by default) and cap of the sampling;
+        and train and evaluate as lists of the datasets' attributes: kind -> name, always with task, language
+        and shared.
+
+    Raises:
+        UserError: An unknown key, task or language code, a dataset that is named twice, nothing to train on,
+            or a value of the wrong kind.
     """
-
-    name: str
-    ranks: dict[str, Any]
-    train: list[dict[str, str]]
-    evaluate: list[dict[str, str]]
-    report: list[str]
-    temperature: float
-    cap: int | None
-
-    @classmethod
-    def parse(cls, cfg: Mapping[str, Any]) -> "MixtureConfig":
-        """Check a mixture's config against the tasks and languages.
-
-        Raises:
-            UserError: An unknown key, task or language code, a dataset that is named twice, nothing to train
-                on, or a value of the wrong kind.
-        """
-        cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-        _check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
-        sampling = {"temperature": math.inf, "cap": None, **(cfg.get("sampling") or {})}
-        _check_keys("mixture.sampling", sampling, _SAMPLING)
-        if not cfg["train"]:
-            raise UserError("mixture.train is empty: a run needs a dataset to train on")
-        return cls(
-            name=cfg["name"],
-            ranks=cfg["ranks"],
-            train=_attributes("mixture.train", cfg["train"]),
-            evaluate=_attributes("mixture.evaluate", cfg["evaluate"]),
-            report=[get_task(task).name for task in cfg["report"]],
-            temperature=float(sampling["temperature"]),
-            cap=sampling["cap"],
-        )
+    cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    _check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
+    sampling = {"temperature": math.inf, "cap": None, **(cfg.get("sampling") or {})}
+    _check_keys("mixture.sampling", sampling, _SAMPLING)
+    if not cfg["train"]:
+        raise UserError("mixture.train is empty: a run needs a dataset to train on")
+    return {
+        "name": cfg["name"],
+        "ranks": cfg["ranks"],
+        "train": _attributes("mixture.train", cfg["train"]),
+        "evaluate": _attributes("mixture.evaluate", cfg["evaluate"]),
+        "report": [get_task(task).name for task in cfg["report"]],
+        "temperature": float(sampling["temperature"]),
+        "cap": sampling["cap"],
+    }
 
 
 def _check_keys(
-    place: str, cfg: Mapping[str, Any], kinds: Mapping[str, settings.Kind], also: Sequence[str] = ()
+    place: str, cfg: Mapping[str, Any], kinds: Mapping[str, settings.Kind], also: Iterable[str] = ()
 ) -> None:
     if unknown := [key for key in cfg if key not in kinds and key not in also]:
         hint = did_you_mean(unknown[0], kinds)
@@ -100,24 +83,23 @@ def _attributes(place: str, entries: Sequence[Any]) -> list[dict[str, str]]:
 def _entry_attributes(place: str, entry: Any) -> list[dict[str, str]]:
     if not isinstance(entry, Mapping) or "task" not in entry or not entry.get("languages"):
         raise UserError(f"{place}: {entry!r} needs `task` and a list `languages`")
-    for kind in (kind for kind in ("language", "shared") if kind in entry):
-        raise UserError(f"{place}.{kind}: the data gives this kind itself; entries say `languages`")
     for kind in entry:
         if ":" in check_name(place, kind):
             raise UserError(f"{place}: {kind!r} is no name of a kind: a text without a colon is needed")
+        if kind in ("language", "shared"):
+            raise UserError(f"{place}.{kind}: the data gives this kind itself; entries say `languages`")
     task, languages = get_task(entry["task"]).name, entry["languages"]
     if isinstance(languages, str) or not isinstance(languages, Sequence):
         raise UserError(f"{place}.languages: {languages!r} is not a list of language codes")
     for code in languages:
-        check_name(f"{place}.languages", code)
-        try:
-            language_name(code)
-        except UserError as error:
-            raise UserError(f"{place}.languages: {error}") from None
-    more = {kind: value for kind, value in entry.items() if kind not in ("task", "languages")}
-    by_kind = {kind: _names(f"{place}.{kind}", value, languages) for kind, value in more.items()}
+        language_name(check_name(f"{place}.languages", code), f"{place}.languages")
+    more = {
+        kind: _names(f"{place}.{kind}", value, languages)
+        for kind, value in entry.items()
+        if kind not in ("task", "languages")
+    }
     return [
-        {"task": task, "language": code, "shared": SHARED, **{kind: by_kind[kind][code] for kind in by_kind}}
+        {"task": task, "language": code, "shared": SHARED, **{kind: more[kind][code] for kind in more}}
         for code in languages
     ]
 

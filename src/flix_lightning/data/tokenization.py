@@ -75,7 +75,7 @@ class Tokenization:
         for row in (row for row, is_cut in enumerate(cut) if is_cut):
             # Only the tokenizer knows which special tokens must stay at the end.
             ids[row] = self.tokenizer(heads[row], truncation=True, max_length=room)["input_ids"]
-        return [one + separator for one in ids], cut
+        return [one + separator for one in ids] if separator else ids, cut
 
     def targets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the ids of targets, each ending in eos, and for each whether it was cut."""

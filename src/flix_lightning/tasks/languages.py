@@ -30,16 +30,17 @@ def is_known(code: str) -> bool:
     return code in _names()
 
 
-def language_name(code: str) -> str:
+def language_name(code: str, place: str = "") -> str:
     """Return the English name of a language code: `sw` -> `Swahili`.
 
     Raises:
-        UserError: The code is unknown. The error names the nearest codes.
+        UserError: The code is unknown. The error begins with `place`, if given, and names the nearest codes.
     """
     names = _names()
     if code in names:
         return names[code]
     codes = {name.lower(): known for known, name in names.items()}
     near = [codes.get(word, word) for word in difflib.get_close_matches(code.lower(), [*codes, *names])]
-    hint = ", ".join(f"{known} ({names[known]})" for known in dict.fromkeys(near))
-    raise UserError(f"unknown language code {code!r}" + (f"; did you mean {hint}?" if hint else ""))
+    known = ", ".join(f"{one} ({names[one]})" for one in dict.fromkeys(near))
+    where, hint = f"{place}: " if place else "", f"; did you mean {known}?" if near else ""
+    raise UserError(f"{where}unknown language code {code!r}{hint}")
