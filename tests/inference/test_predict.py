@@ -1,7 +1,12 @@
+import io
 import json
+import os
 import shutil
+import sys
 import time
 import tracemalloc
+from pathlib import Path
+from threading import Thread
 
 import pytest
 import reference
@@ -257,6 +262,36 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, arguments, said
 def composed(run, folder):
     with hydra.initialize_config_dir(str(commands.REPOSITORY / "conf"), version_base="1.3"):
         return hydra.compose("predict", [f"run={run}", f"input={folder}/in.jsonl", f"out={folder}/out"])
+
+
+@pytest.mark.parametrize("way", ["pipe", "standard input"])
+def test_lines_of_a_pipe_are_answered_as_those_of_a_file(done, tmp_path, monkeypatch, way):
+    lines = [{"task": "ner", "language": code, "text": "x" * n} for n, code in enumerate(("sw", "yo", "sw"))]
+    source = write(tmp_path / "lines.jsonl", lines)
+    cfg = composed(done, tmp_path)
+    cfg.input, cfg.out = str(source), None
+    expected = command.predict(cfg).read_bytes()
+    cfg.input, cfg.out = "-", str(tmp_path / "out.jsonl")
+    if way == "pipe":
+        cfg.input = str(tmp_path / "pipe")
+        os.mkfifo(cfg.input)
+        Thread(target=Path(cfg.input).write_bytes, args=(source.read_bytes(),), daemon=True).start()
+    else:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    assert command.predict(cfg).read_bytes() == expected
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+    cfg.out = None
+    with pytest.raises(UserError, match=r"is a pipe.* give out=FILE"):
+        command.predict(cfg)
+
+
+def test_a_bad_line_of_a_pipe_is_named_by_the_pipe(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n{"text": 1}\n')))
+    cfg = composed(done, tmp_path)
+    cfg.input, cfg.out = "-", str(tmp_path / "out.jsonl")
+    with pytest.raises(UserError, match=r"^-:2: "):
+        command.predict(cfg)
+    assert not Path(cfg.out).exists()
 
 
 def test_an_interrupted_call_says_how_to_go_on(run, tmp_path, monkeypatch):
