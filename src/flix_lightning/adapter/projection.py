@@ -1,7 +1,6 @@
 """The adapted projection, its injection into any Hugging Face model, and the adapter's state."""
 
-import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter import update
 from flix_lightning.adapter.features import FeatureSpace, Rows
+from flix_lightning.adapter.layout import group_names
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.adapter.targets import find_targets
 from flix_lightning.common.errors import UserError, list_names
@@ -58,15 +58,11 @@ class AdaptedProjection(nn.Module):
             for pool in (self.A, self.B):
                 pool.register_hook(partial(_select_rows, trained))
 
-    @property
-    def weight(self) -> Tensor:
-        """The base projection's weight: some models read its type (T5: `self.wo.weight.dtype`)."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base projection's bias."""
-        return self.base.bias
+    # Some models read these of a projection (T5: `self.wo.weight.dtype`).
+    weight = property(lambda self: self.base.weight)
+    bias = property(lambda self: self.base.bias)
+    in_features = property(lambda self: self.base.in_features)
+    out_features = property(lambda self: self.base.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project x [batch, ..., d_in] to [batch, ..., d_out].
@@ -139,13 +135,11 @@ class Adapter:
 
     def summary(self) -> str:
         """Describe in one line the adapted projections and the active and trained parameters."""
-        groups = Counter(re.sub(r"\b\d+\b", "*", name) for name in self.modules)
         ranks = sorted((feature.partition(":")[0], rank) for feature, rank in self.space.ranks.items())
         active = sum(dict(ranks).values())  # the largest rank of each kind
         frozen = f"; frozen features: {len(self.space.frozen)}" if self.space.frozen else ""
-        matched = ", ".join(f"{name} ({count})" for name, count in groups.items())
         return (
-            f"adapted {len(self.modules)} projections: {matched}; trainable parameters: "
+            f"adapted {len(self.modules)} projections: {group_names(self.modules)}; trainable parameters: "
             f"{self.active_parameters(active):,} active at most (rank {active}), "
             f"{self.total_parameters:,} in all (rank {self.space.trained_rank}){frozen}"
         )
@@ -219,9 +213,13 @@ def inject(
     model.supports_gradient_checkpointing = False
     model.requires_grad_(False)
     routing, modules = Routing(), {}
+    places = defaultdict(list)  # one module may stand in several
+    for place, module in model.named_modules(remove_duplicate=False):
+        places[module].append(place)
     for name, base in find_targets(model, targets).items():
         modules[name] = AdaptedProjection(name, base, space, routing, seed, sparse_gradients)
-        model.set_submodule(name, modules[name])
+        for place in places[base]:
+            model.set_submodule(place, modules[name])
     return Adapter(space, modules, routing)
 
 

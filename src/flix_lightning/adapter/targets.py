@@ -1,5 +1,6 @@
 """Which projections of a model get an adapter."""
 
+import logging
 import re
 
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
@@ -7,7 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from flix_lightning.adapter.layout import find_mixing, group_names
 from flix_lightning.common.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | Conv1D]:
@@ -17,11 +21,13 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
 
     Args:
         model: any Hugging Face model.
-        targets: `default` (PEFT's LoRA targets for this type of model), `all-linear`, or a regular expression
-            for the whole dotted name.
+        targets: `default` (PEFT's LoRA targets for this type of model), `all-linear` (all that keep the
+            examples of a batch apart; a warning lists the others), or a regular expression for the whole
+            dotted name.
 
     Raises:
-        UserError: this type of model has no default, the expression is broken, or nothing matches.
+        UserError: this type of model has no default, the expression is broken, nothing matches, or a match
+            mixes examples (see `find_mixing`).
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     others = [part for tower in _other_modalities(model) for part in _projections(tower).values()]
@@ -33,6 +39,13 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
     except re.error as error:
         raise UserError(f"targets={targets!r} is not a regular expression: {error}") from error
     matched = {name: module for name, module in projections.items() if pattern.fullmatch(name)}
+    if mixing := find_mixing(model, matched):
+        reason = "their inputs mix the examples of a batch, or text does not reach them"
+        listed = f"{group_names(mixing)} of {type(model).__name__}: {reason}"
+        if targets != "all-linear" or len(mixing) == len(matched):
+            raise UserError(f"targets={targets!r} must leave out {listed}")
+        log.warning("not adapted: %s", listed)
+        matched = {name: module for name, module in matched.items() if name not in mixing}
     if not matched:
         examples = list({name.rpartition(".")[2]: name for name in reversed(projections)}.values())[:8]
         raise UserError(
