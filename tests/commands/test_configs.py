@@ -1,3 +1,5 @@
+"""Every shipped config composes, and every choice of a group is trained or resolved."""
+
 import re
 from pathlib import Path
 
@@ -14,25 +16,17 @@ from flix_lightning.models import base as models
 from flix_lightning.runs.run import Run
 
 CONF = REPOSITORY / "conf"
-CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/[!_]*.yaml"))
+GROUPS = ("model", "flix", "data", "mixture", "trainer", "logger")
+CHOICES = sorted(f"{group}/{path.stem}" for group in GROUPS for path in (CONF / group).glob("[!_]*.yaml"))
 SWEEPS = sorted(path.stem for path in (REPOSITORY / "sweeps").glob("*.yaml"))
+SINGLE = ["mixture.task=ner", "mixture.language=sw"]
 
 
-def chosen(choices):
-    """As overrides, with what a choice cannot do without; the group logger takes a list."""
-    named = [f"{group}=[{name}]" if group == "logger" else f"{group}={name}" for group, name in choices]
-    return [*named, *(more for one in choices for more in NEEDED.get("/".join(one), []))]
-
-
-NEEDED = {"mixture/single_dataset": ["mixture.task=ner", "mixture.language=sw"]}
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes(choice):
-    group, name = choice.split("/")
-    found = config(chosen([(group, name)]))
-    said = yaml.safe_load((CONF / f"{choice}.yaml").read_text())
-    assert set(said) - {"defaults"} <= set(found[group])
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_table_of_contents_lists_every_choice(group):
+    (line,) = re.findall(rf"^  - {group}: .*$", (CONF / "train.yaml").read_text(), re.MULTILINE)
+    listed = re.split(r"[^\w.-]+", line.partition("#")[2])
+    assert {choice.partition("/")[2] for choice in CHOICES if choice.startswith(f"{group}/")} <= {*listed}
 
 
 @pytest.mark.parametrize("launcher", sorted(path.stem for path in CONF.glob("hydra/launcher/*.yaml")))
@@ -40,9 +34,9 @@ def test_every_launcher_composes(launcher):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
     found = cfg.hydra.launcher
-    said = yaml.safe_load((CONF / f"hydra/launcher/{launcher}.yaml").read_text())
-    del said["defaults"]
-    assert {key: found[key] for key in said} == said
+    written = yaml.safe_load((CONF / f"hydra/launcher/{launcher}.yaml").read_text())
+    del written["defaults"]
+    assert {key: found[key] for key in written} == written
     assert hydra.utils.get_class(found._target_)
 
 
@@ -51,13 +45,6 @@ def test_every_sweep_composes(sweep):
     configs = swept(sweep)
     assert configs
     assert len({str(one) for one in configs}) == len(configs)
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_the_table_of_contents_lists_every_choice(choice):
-    group, name = choice.split("/")
-    (line,) = re.findall(rf"^  - {group}: .*$", (CONF / "train.yaml").read_text(), re.MULTILINE)
-    assert name in re.split(r"[^\w.-]+", line.partition("#")[2])
 
 
 #: Recipes of base models, and a random model of the same family that stands in for each.
@@ -70,107 +57,84 @@ RECIPES = {
     "gemma-3-4b": "gemma3 with vision",
     "gemma3-270m": "gemma3",
 }
-
-#: Every choice of every group, in as few runs.
-TRAINED = {
-    "FLix": "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
-    "the other mixture": "model/hf flix/compute_matched data/cldr mixture/semantic_parsing_holdout",
-    "a folder": "flix/param_matched data/xtreme_up",
-    "one task": "data/cldr mixture/multilingual_qa_in_lang",
-    "5 languages": "data/cldr mixture/joint_5",
-    "10 languages": "data/cldr mixture/joint_10",
-    "20 languages": "data/cldr mixture/joint_20",
-    "one dataset": "flix/flix_shared data/cldr mixture/single_dataset",
-    **{f"recipe {name}": f"model/{name} data/xtreme_up trainer/gpu" for name in RECIPES},
-}
-#: Where several processes do so: test_experiment.py.
-TRAINED_ELSEWHERE = ["trainer/ddp", "trainer/fsdp"]
-#: Choices that are like one of these but for a list of languages or tasks.
-PLANNED = [
-    f"mixture/{name}"
-    for name in (
-        "lite",
-        "multilingual_ner",
-        "multilingual_qa_cross_lang",
-        "multilingual_semantic_parsing",
-        "multitask_bn",
-        "multitask_sw",
-    )
+#: Choices that are trained together.
+TRAINED = [
+    "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
+    "model/hf flix/compute_matched data/cldr mixture/semantic_parsing_holdout",
+    "flix/param_matched data/xtreme_up",
+    "flix/flix_shared data/cldr mixture/single_dataset",
+    *(f"model/{name} data/xtreme_up trainer/gpu" for name in RECIPES),
 ]
+#: test_train.py trains these, in several processes.
+TRAINED_ELSEWHERE = ["trainer/ddp", "trainer/fsdp"]
+MIXTURES = [choice.partition("/")[2] for choice in CHOICES if choice.startswith("mixture/")]
 
 
-def test_every_choice_is_trained_or_planned_below():
-    trained = " ".join(TRAINED.values()).split()
-    assert sorted({*trained, *TRAINED_ELSEWHERE, *PLANNED}) == CHOICES
-
-
-@pytest.mark.parametrize("choice", PLANNED)
-def test_planned(choice, short, tmp_path):
-    cfg = config([*chosen([choice.split("/")]), *short, f"output={tmp_path}"])
-    found = Run.resolve(cfg)
-    trained = {(entry.task, code) for entry in cfg.mixture.train for code in entry.languages}
-    there = {(one.task, one.language) for one in found.mixture.train}
-    assert there == {one for one in trained if one in benchmark.datasets()}
-    assert not found.path.exists()
+def test_every_choice_is_trained():
+    trained = " ".join(TRAINED).split()
+    mixtures = [f"mixture/{name}" for name in MIXTURES]
+    assert sorted({*trained, *TRAINED_ELSEWHERE, *mixtures}) == CHOICES
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """Overrides that cut a run to two steps of the benchmark's first lines."""
+    """Overrides that cut a run to a few lines of the benchmark."""
     folder = tmp_path_factory.mktemp("benchmark")
     return [
         f"data.root.root={folder}",
         *(f"data.root.{split}=2" for split in ("train", "validation", "test")),
         "data.max_input_length=32",
-        "evaluation.validation_cap=1",
-        "evaluation.test_cap=1",
     ]
 
 
-@pytest.mark.parametrize("run", TRAINED)
-def test_two_steps(run, short, base, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", MIXTURES)
+def test_every_mixture_resolves_to_the_data_that_is_there(name, short, tmp_path):
+    needed = SINGLE if name == "single_dataset" else []
+    cfg = config([f"mixture={name}", *needed, *short, f"output={tmp_path}"])
+    run = Run.resolve(cfg)
+    for part in ("train", "evaluate"):
+        named = {(entry.task, code) for entry in cfg.mixture[part] for code in entry.languages}
+        there = {(one.task, one.language) for one in getattr(run.mixture, part)}
+        assert there == named & {*benchmark.datasets()}
+        unknown = [one for one in named - there if one[1] not in benchmark.missing_languages(one[0])]
+        assert not unknown or name == "lite"  # which names languages of other sources
+    assert not run.path.exists()
+
+
+@pytest.mark.parametrize("choices", TRAINED)
+def test_the_smoke_run(choices, short, base, data, tmp_path, monkeypatch):
     monkeypatch.setitem(models.BUILT_IN, "cldr-base", Path(base))
-    choices = [tuple(choice.split("/")) for choice in TRAINED[run].split()]
-    loggers = [name for group, name in choices if group == "logger"] or ["csv"]
+    chosen = choices.split()
+    loggers = [choice.partition("/")[2] for choice in chosen if choice.startswith("logger/")] or ["csv"]
     own = {
         "model/hf": [f"model.pretrained={base}"],
         "data/cldr": short,
-        "data/xtreme_up": [f"data.root={data}", "data.max_input_length=48", *SMALL],
-        "trainer/gpu": ["trainer.accelerator=cpu", "trainer.activation_checkpointing=true"],
+        "data/xtreme_up": [
+            f"data.root={data}",
+            "data.max_input_length=48",
+            "mixture.train=[{task:ner,languages:[sw]}]",
+            "mixture.evaluate=[{task:ner,languages:[sw]}]",
+            "evaluation.selection=average",
+        ],
+        "mixture/single_dataset": SINGLE,
+        "trainer/gpu": [
+            "trainer.accelerator=cpu",
+            "trainer.activation_checkpointing=true",
+            "trainer.micro_batch_size=8",
+        ],
     }
     for recipe, family in RECIPES.items():
-        if f"model/{recipe}" in TRAINED[run]:
+        if f"model/{recipe}" in chosen:
             own[f"model/{recipe}"] = [f"model.pretrained={FAMILIES[family].save(tmp_path / family)}"]
     overrides = [
-        *chosen([choice for choice in choices if choice[0] != "logger"]),
+        "+debug=smoke",
+        *(choice.replace("/", "=") for choice in chosen if not choice.startswith("logger/")),
         f"logger=[{','.join(loggers)}]",
-        *(override for choice in choices for override in own.get("/".join(choice), [])),
+        *(override for choice in chosen for override in own.get(choice, [])),
         "data.max_target_length=2",
-        "trainer.max_steps=2",
-        "trainer.batch_size=4",
-        "trainer.micro_batch_size=2",
-        f"output={tmp_path}",
     ]
     folder = do(overrides, tmp_path)
-    assert {row["step"] for row in rows(folder, split="validation")} == {2}
-    assert rows(folder, split="test", active="all")
-
-
-SMALL = [
-    "mixture.train=[{task:ner,languages:[sw]}]",
-    "mixture.evaluate=[{task:ner,languages:[sw]}]",
-    "trainer.precision=bf16-mixed",
-    "evaluation.selection=average",
-]
-
-
-@pytest.mark.parametrize(
-    "choice", [one for one in CHOICES if one.startswith("mixture/") and one != "mixture/lite"]
-)
-def test_the_benchmark_holds_what_a_mixture_names(choice):
-    """But for what CLDR lacks."""
-    mixture = config(chosen([choice.split("/")])).mixture
-    for entry in [*mixture.train, *mixture.evaluate]:
-        for code in entry.languages:
-            missing = benchmark.missing_languages(entry.task)
-            assert (entry.task, code) in benchmark.datasets() or code in missing
+    assert {row["step"] for row in rows(folder, split="validation")} == {2, 4}
+    assert {row["active"] for row in rows(folder, split="test")} == {"all"}
+    for split in ("validation", "test"):
+        assert {row["n"] for row in rows(folder, split=split)} == {1}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ def help_table(folders: Sequence[Path], config: str) -> Table:
     prefix = config.rpartition("/")[0]
     table = Table.grid(padding=(0, 2))
     table.add_column(overflow="fold")
-    table.title = _read(folders, config).partition("\n")[0].removeprefix("# ")
+    head = takewhile(lambda line: line.startswith("# "), _read(folders, config).splitlines())
+    table.title = "\n".join(line.removeprefix("# ") for line in head if not line.startswith("# @"))
     table.title_justify, table.title_style = "left", "default"
     for key, value, comment in entries(folders, config):
         if value is not None or comment:
