@@ -30,10 +30,11 @@ def help_table(folders: Sequence[Path], config: str) -> Table:
     Raises:
         UserError: there is no such config.
     """
-    prefix = config.rpartition("/")[0]
+    text = _read(folders, config)
+    prefix = "" if "# @package _global_" in text else config.rpartition("/")[0]
     table = Table.grid(padding=(0, 2))
     table.add_column(overflow="fold")
-    head = takewhile(lambda line: line.startswith("# "), _read(folders, config).splitlines())
+    head = takewhile(lambda line: line.startswith("# "), text.splitlines())
     table.title = "\n".join(line.removeprefix("# ") for line in head if not line.startswith("# @"))
     table.title_justify, table.title_style = "left", "default"
     for key, value, comment in entries(folders, config):
