@@ -12,9 +12,12 @@ from flix_lightning.runs.lock import RunBusy
 
 
 def main(cfg):
-    """Do one run; return the mean validation score of its chosen checkpoints."""
+    """Do one run and print its scores; return the mean validation score of its selected checkpoints."""
     # Here, so that --help and mistakes in the command are quick.
+    from lightning.pytorch.utilities import rank_zero_only
+
     from flix_lightning.data.mixture import NothingThere
+    from flix_lightning.runs.run import Run
     from flix_lightning.training.train import train
 
     if is_multirun() and cfg.trainer.devices != 1:
@@ -23,12 +26,31 @@ def main(cfg):
             "itself once for each, which a sweep cannot; do its runs one by one, without -m"
         )
     try:
-        return train(cfg)
+        score = train(cfg)
     except (RunBusy, NothingThere) as reason:
         if not is_multirun():
             raise
         print(f"Skipped, {reason}", file=sys.stderr)
         return None
+    if rank_zero_only.rank == 0 and not is_multirun():
+        print_scores(Run.resolve(cfg))
+    return score
+
+
+def print_scores(run):
+    """Print where a finished run is and its test scores, or its validation scores if it has no test."""
+    from rich.console import Console
+
+    from flix_lightning.reports.tables import evaluation
+
+    if tested := [row for row in run.rows if (row.split, row.active) == ("test", "all")]:
+        evaluation.table(tested).terminal(Console())
+    else:
+        scores = [f"{task} {score:.1f}" for task, score in run.validation_scores().items()]
+        print(f"Validation, macro averages over languages: {', '.join(scores)}")
+    print(f"Run: {run.path}")
+    for folder in sorted((run.path / "wandb").glob("offline-run-*"))[-1:]:
+        print(f"W&B: `wandb sync {folder}` uploads it")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import weakref
 
 import pytest
+from omegaconf import OmegaConf
 from tiny_runs import fact, rows
 
 import commands
@@ -70,6 +71,16 @@ def test_called_again_a_multirun_trains_nothing(dropouts, tiny):
     again = commands.run(dropouts, "train.py", "-m", *tiny, *DROPOUTS[1:])
     assert again.out.count("Skipped, finished already: outputs/runs/") == 4
     assert times(dropouts) == before
+
+
+def test_a_single_run_ends_with_its_scores_and_where_they_are(dropouts, tiny):
+    run = next(run for run in runs(dropouts) if OmegaConf.load(run / "config.yaml").flix.dropout == 0.3)
+    said = commands.run(dropouts, "train.py", *tiny, "flix.dropout=0.3", *DROPOUTS[2:]).out
+    assert f"Run: outputs/runs/{run.name}" in said
+    (tracked,) = run.glob("wandb/offline-run-*")
+    assert f"wandb sync outputs/runs/{run.name}/wandb/{tracked.name}" in said
+    for row in rows(run, split="test", active="all"):
+        assert [one for one in said.splitlines() if row["language"] in one and f"{row['value']:.1f}" in one]
 
 
 def test_methods_side_by_side(tiny, tmp_path):
