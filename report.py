@@ -1,6 +1,9 @@
-"""Print and save a table from finished runs: `python report.py [--if-finished] +sweeps=table1 [seed=0,1,2]`.
+"""Compare finished runs: print a table, and save it as .md, .png and, with every score, as .csv.
 
-The arguments are those of `python train.py -m`, so that the table is made of the very runs of that sweep.
+python report.py +sweeps=table1 seed=0,1,2           a table of the paper, from the runs of that sweep
+python report.py flix=flix,compute_matched seed=0,1  any runs, by the arguments of `python train.py -m`
+python report.py outputs/runs/flix-* other/runs      any runs, by their folders, or by folders that hold runs
+--if-finished                                        print nothing when one of the runs is not finished
 """
 
 from pathlib import Path
@@ -9,40 +12,58 @@ from rich.console import Console
 
 from flix_lightning.common import cli
 from flix_lightning.common.errors import UserError
+from flix_lightning.common.files import write_atomic
 from flix_lightning.reports import render, sweeps
 
-FLAG = "--if-finished"  # print the table only when all of its runs are there
+FLAG = "--if-finished"
 
 
 def main(arguments: list[str]) -> int:
-    """Print and save the table that the sweep names.
+    """Print and save the table; return 3 when a run is not finished.
 
-    Returns 3 when one of its runs is not finished; with `--if-finished`, nothing is printed then.
+    Raises:
+        UserError: no run is finished, the runs do not belong together, or there is no such folder or table.
     """
     from flix_lightning.reports.tables import TABLES, make
-    from flix_lightning.runs.run import resolve_all
+    from flix_lightning.reports.tables.comparison import scores_csv
+    from flix_lightning.runs.run import Run, resolve_all
 
     overrides = [one for one in arguments if one != FLAG]
-    sweeps.register(overrides)
-    cfgs = cli.sweep_configs(overrides)
-    resolved, left_out = resolve_all(cfgs)
-    missing = [run.name for run in resolved if not run.finished]
+    folders = [one for one in cli.parse_options(overrides).overrides if "=" not in one and one[0] != "~"]
+    if folders:
+        if len(folders) < len(overrides):
+            raise UserError("either folders of runs or KEY=VALUE; both are given")
+        runs = [Run.open(path) for folder in folders for path in _runs_in(Path(folder))]
+        missing, left_out, names, output = [], [], set(), runs[0].path.parent.parent
+    else:
+        sweeps.register(overrides)
+        cfgs = cli.sweep_configs(overrides)
+        resolved, left_out = resolve_all(cfgs)
+        runs = [run for run in resolved if run.finished]
+        missing = [run.name for run in resolved if run not in runs]
+        names, output = {name for cfg in cfgs for name in cfg.tables}, Path(cfgs[0].output)
     if missing and FLAG in arguments:
         return 3
-    names = {name for cfg in cfgs for name in cfg.tables}
-    if len(names) != 1 or not names <= TABLES.keys():
-        raise UserError(
-            f"{' '.join(overrides) or 'No arguments'}: no sweep of a table; tables are {', '.join(TABLES)}"
-        )
-    (name,) = names
-    runs = [run for run in resolved if run.finished]
-    folder = Path(cfgs[0].output) / "tables"
-    for file, report in make(name, runs, missing, left_out).items():
-        render.save(report, folder, file)
-        if file == name:
-            report.terminal(Console())
-    print(f"\nSaved in {folder}, as .md and .png: {', '.join(TABLES[name])}")
+    if unknown := sorted(names - TABLES.keys()):
+        raise UserError(f"tables=[{unknown[0]}]: no such table; tables are {', '.join(TABLES)}")
+    name = names.pop() if len(names) == 1 else "comparison"
+    if not runs and name == "comparison":
+        raise UserError(f"no run is finished of {', '.join(missing)}; `python train.py -m` trains them")
+    reports = make(name, runs, missing, left_out)
+    for file, report in reports.items():
+        render.save(report, output / "tables", file)
+    write_atomic(output / "tables" / f"{name}.csv", scores_csv(runs))
+    for file in reports if name == "comparison" else [name]:
+        reports[file].terminal(Console())
+    print(f"\nSaved in {output / 'tables'}, as .md, .png and .csv: {', '.join(reports)}")
     return 3 if missing else 0
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder of a run, or the folders of all finished runs that a folder holds."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder, and not KEY=VALUE")
+    return sorted(path.parent for path in folder.glob("*/results.jsonl")) or [folder]
 
 
 if __name__ == "__main__":

@@ -195,14 +195,6 @@ def test_report_names_a_run_that_is_missing(table1, base):
     assert not quiet.out + quiet.err
 
 
-@pytest.mark.parametrize("overrides", [["seed=0,1"], ["tables=[table99]"]])
-def test_report_of_no_table(tiny, tmp_path, overrides):
-    said = commands.run(tmp_path, "report.py", *tiny, *overrides, code=1)
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert "tables are table1" in said.err
-
-
 # -- single datasets, of which the data lacks one
 
 

@@ -23,6 +23,7 @@ from flix_lightning.reports.tables import (
     table4,
     table5,
 )
+from flix_lightning.reports.tables.comparison import Comparison
 from flix_lightning.runs.run import Run, left_out_note
 
 TABLES: dict[str, dict[str, Callable[[Sequence[Run]], Report]]] = {
@@ -41,6 +42,11 @@ TABLES: dict[str, dict[str, Callable[[Sequence[Run]], Report]]] = {
 }
 """Name of a sweep -> the files of its table, each with the function that makes it."""
 
+_COMPARISON = {
+    "comparison-languages": lambda runs: Comparison.of(runs).languages_report(),
+    "comparison": lambda runs: Comparison.of(runs).report(f"Comparison of {len(runs)} runs"),
+}
+
 
 def make(
     name: str, runs: Sequence[Run], missing: Sequence[str], left_out: Sequence[str]
@@ -48,7 +54,7 @@ def make(
     """Make each file of the table of a sweep.
 
     Args:
-        name: the sweep, a key of `TABLES`.
+        name: the sweep, a key of `TABLES`; any other name is a comparison of any runs.
         runs: those of its runs that are finished.
         missing: names of those that are not.
         left_out: mixtures that the data holds nothing of.
@@ -58,7 +64,7 @@ def make(
     """
     first = [f"Missing runs, so this table is not complete: {', '.join(missing)}"] if missing else []
     reports = {}
-    for file, table in TABLES[name].items():
+    for file, table in TABLES.get(name, _COMPARISON).items():
         report = table(runs)
         warnings = (*first, *report.warnings, *left_out_note(left_out))
         reports[file] = replace(report, warnings=warnings)

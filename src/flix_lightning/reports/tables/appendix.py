@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from flix_lightning.reports import paper
 from flix_lightning.reports.columns import APPENDIX, METHODS, TABLE1, ScoreColumn
 from flix_lightning.reports.paper import Footnotes
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables.methods import by_method, explain
+from flix_lightning.reports.tables.methods import by_method, explain, mark_best
 from flix_lightning.reports.tables.scores import Scores, mean
 from flix_lightning.runs.run import Run
 
@@ -36,7 +37,8 @@ def table(number: int, runs: Sequence[Run]) -> Report:
     lines = by_method(runs, [method], [run.cfg.mixture.name for run in runs])
     title = f"Table {number}: {paper.table(number).caption.rstrip('.')}"
     # On any mixture, so that runs on single datasets count.
-    return Report((_datasets(title, replace(column, mixture=None), lines, {method: number}, SPLITS),))
+    shown = datasets(title, replace(column, mixture=None), lines, {method: number}, SPLITS)
+    return datasets_report([shown], lines)
 
 
 def table1_languages(runs: Sequence[Run]) -> Report:
@@ -50,50 +52,64 @@ def table1_languages(runs: Sequence[Run]) -> Report:
     for column in TABLE1:
         title = f"{column.head} (the paper's Tables {min(column.appendix)}-{max(column.appendix)})"
         numbers = dict(zip(METHODS, column.appendix, strict=True))
-        tables.append(_datasets(title, column, lines, numbers, ["test"]))
-    return Report(tuple(tables), Scores(TABLE1, lines).gaps())
+        tables.append(datasets(title, column, lines, numbers, ["test"]))
+    return datasets_report(tables, lines, Scores(TABLE1, lines).gaps())
 
 
-def _datasets(
+def datasets_report(
+    tables: Sequence[Table], runs: Mapping[str, Sequence[Run]], warnings: Sequence[str] = ()
+) -> Report:
+    """Tables of `datasets` of some runs, with what explains all of them below the last."""
+    *first, last = tables
+    notes = (
+        *explain("Scores", [run for alike in runs.values() for run in alike]),
+        "Each average is over what stands in its own column.",
+    )
+    return Report((*first, replace(last, footnotes=(*notes, *last.footnotes))), tuple(warnings))
+
+
+def datasets(
     title: str,
     column: ScoreColumn,
     runs: Mapping[str, Sequence[Run]],
-    numbers: Mapping[str, int],
-    paper_splits: Sequence[str],
+    numbers: Mapping[str, int] | None = None,
+    paper_splits: Sequence[str] = (),
+    splits: Sequence[str] = SPLITS,
 ) -> Table:
-    """Every dataset of a column, by method; `numbers` are the paper's tables of the methods."""
-    test, validation = Scores([column], runs), Scores([column], runs, "validation")
-    splits = ({"validation": validation} if validation.seeds else {}) | {"test": test}
-    printed = {method: paper.table(number) for method, number in numbers.items()}
+    """Every dataset of a column, by method or any other name.
+
+    Args:
+        title: above the table.
+        column: the column.
+        runs: name -> its finished runs.
+        numbers: name -> number of the paper's table to show beside it.
+        paper_splits: the columns of the paper's tables to show.
+        splits: the splits of ours, where they have scores.
+
+    Raises:
+        UserError: runs contradict each other (see `Scores`).
+    """
+    scores = {split: Scores([column], runs, split) for split in splits}
+    scores = {split: one for split, one in scores.items() if one.seeds or split == "test"}
+    printed = {method: paper.table(number) for method, number in (numbers or {}).items()}
     footnotes = Footnotes(*printed.values())
 
-    def ours(scores: Scores, method: str, name: str) -> str:
+    def ours(split: Scores, line: str, name: str) -> str:
         if name == "average":
-            return mean(scores.by_seed(column, method).values())
-        by_seed = [scores.by_language(column, method, seed) for seed in scores.seeds]
+            return mean(split.by_seed(column, line).values())
+        by_seed = [split.by_language(column, line, seed) for seed in split.seeds]
         return mean([found[own] for found in by_seed if (own := _TASKS.get(name, name)) in found])
 
-    def line(name: str) -> tuple[str, ...]:
-        cells = [name]
-        for method, theirs in printed.items():
-            cells += [ours(scores, method, name) for scores in splits.values()]
-            cells += [footnotes.cell(theirs, name, split) for split in paper_splits]
-        return tuple(cells)
+    def cells(name: str) -> tuple[str, ...]:
+        by_split = [mark_best([ours(split, line, name) for line in runs]) for split in scores.values()]
+        own = [[footnotes.cell(printed[line], name, split) for line in printed] for split in paper_splits]
+        return (name, *chain.from_iterable(zip(*by_split, *own, strict=True)))
 
-    names = dict.fromkeys(name for name in next(iter(printed.values())).lines if name != "average")
+    theirs = next(iter(printed.values())).lines if printed else {}
+    names = dict.fromkeys(name for name in theirs if name != "average")
     known = {_TASKS.get(name, name) for name in names}
-    names |= dict.fromkeys(name for name in test.languages(column) if name not in known)
-    heads = [*splits, *(f"paper's {split}" for split in paper_splits)]
-    return Table(
-        title,
-        (
-            Column("Language" if column.task else "Task"),
-            *(Column(head, method) for method in printed for head in heads),
-        ),
-        (Section("", tuple(map(line, names))), Section("", (line("average"),))),
-        (
-            *explain("Scores", [run for alike in runs.values() for run in alike]),
-            "Each average is over what stands in its own column.",
-            *footnotes.lines,
-        ),
-    )
+    names |= dict.fromkeys(name for name in scores["test"].languages(column) if name not in known)
+    heads = [*scores, *(f"paper's {split}" for split in paper_splits)]
+    columns = [Column(head, line) for line in runs for head in heads] if heads[1:] else map(Column, runs)
+    sections = (Section("", tuple(map(cells, names))), Section("", (cells("average"),)))
+    return Table(title, (Column("Language" if column.task else "Task"), *columns), sections, footnotes.lines)

@@ -69,7 +69,7 @@ def by_language(scores: Scores, column: ScoreColumn, ours: str, other: str) -> d
     return found
 
 
-def texts(name: str, found: Sequence[Difference]) -> list[tuple[str, ...]]:
+def difference_lines(name: str, found: Sequence[Difference]) -> list[tuple[str, ...]]:
     """A line of differences for a table, with a line for each kind of interval below it."""
     return [
         (name, *(DASH if one.mean is None else f"{one.mean:+z.1f}" for one in found)),

@@ -9,7 +9,7 @@ from flix_lightning.reports.chart import BarChart, Bars
 from flix_lightning.reports.columns import JOINT, METHODS, TABLE1, TABLE2
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Section, Table
-from flix_lightning.reports.tables.differences import differences, texts
+from flix_lightning.reports.tables.differences import difference_lines, differences
 from flix_lightning.reports.tables.methods import INTERVALS, by_method, seeds, selection
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
@@ -41,7 +41,7 @@ def figure(runs: Sequence[Run]) -> BarChart:
         joint = [run for run in alike if run.cfg.mixture.name == JOINT]
         scores = Scores(columns, {TOGETHER: joint, ALONE: [run for run in alike if run not in joint]})
         found = differences(scores, TOGETHER, ALONE)
-        shown += texts(method, found)
+        shown += difference_lines(method, found)
         bars[method] = [one.mean for one in found[:-1]]
     printed = {method: _printed(index) for index, method in enumerate(METHODS)}
     own = [(name, *(f"{value:+z.1f}" for value in values), DASH) for name, values in printed.items()]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flix_lightning.reports.columns import HEADS, ScoreColumn
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables.differences import differences, texts
+from flix_lightning.reports.tables.differences import difference_lines, differences
 from flix_lightning.reports.tables.methods import INTERVALS, by_method, seeds, selection
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
@@ -40,7 +40,7 @@ def table(runs: Sequence[Run]) -> Report:
                 ScoreColumn(head, task, "seen", name, languages=languages) for task, head in HEADS.items()
             ]
             label = f"{len(trained[name])} languages ({name})"
-            found += texts(label, differences(Scores(columns, lines), OURS, OTHER))
+            found += difference_lines(label, differences(Scores(columns, lines), OURS, OTHER))
         shown.append(Section(title, tuple(found)))
     heads = ("", *HEADS.values(), "Avg.")
     note = f"{OURS} minus compute-matched LoRA in test scores, paired by seed; {seeds(runs)}; {INTERVALS}"

@@ -1,13 +1,15 @@
 """Lines of scores in several columns, with one line minus each other, beside the paper's own table."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports import paper
 from flix_lightning.reports.columns import METHODS, ScoreColumn
 from flix_lightning.reports.paper import DASH, Footnotes
 from flix_lightning.reports.render import Best, Column, Report, Section, Table
-from flix_lightning.reports.tables.differences import differences, texts
+from flix_lightning.reports.tables.differences import difference_lines, differences
 from flix_lightning.reports.tables.scores import Scores, mean
 from flix_lightning.runs.run import Run
 
@@ -25,18 +27,20 @@ _PAPER_NAMES = {method: method for method in METHODS}
 def report(
     number: int, title: str, columns: Sequence[ScoreColumn], runs: Sequence[Run], names=_PAPER_NAMES, **more
 ) -> Report:
-    """The table of the methods in `names` on the columns' mixtures.
+    """The paper's table of that number for the methods in `names`, on the columns' mixtures.
 
     Args:
-        number, title, names, more: as `table`.
+        number: the paper's.
+        title, more: as `table`.
         columns: of test scores.
         runs: all of the table's finished runs.
+        names: our method -> the paper's line, in the paper's order.
 
     Raises:
         UserError: a run is not of this table, or runs contradict each other (see `Scores`).
     """
     scores = Scores(columns, by_method(runs, names, [column.mixture for column in columns]))
-    return Report((table(number, title, scores, names, **more),), scores.gaps())
+    return Report((table(title, scores, paper_lines(number, scores, names.values()), **more),), scores.gaps())
 
 
 def by_method(runs: Iterable[Run], methods: Iterable[str], mixtures: Iterable[str]) -> dict[str, list[Run]]:
@@ -52,53 +56,71 @@ def by_method(runs: Iterable[Run], methods: Iterable[str], mixtures: Iterable[st
     return found
 
 
-def table(
-    number: int,
-    title: str,
-    scores: Scores,
-    names: Mapping[str, str] = _PAPER_NAMES,
-    *,
-    ours: str = "FLix",
-    controls: Sequence[tuple[str, ...]] = (),
-    printed: Sequence[tuple[str, ...]] = (),
-    notes: Sequence[str] = (),
-) -> Table:
-    """The paper's table of that number from our scores, with the paper's own lines below ours.
+class PaperLines(NamedTuple):
+    """The paper's own lines below ours, with their footnotes."""
 
-    Args:
-        number: the paper's; heads of columns and names of lines are as it prints them.
-        title: above it.
-        scores: test scores.
-        names: each line of `scores` -> the paper's line, in the paper's order.
-        ours: the line that each other one is subtracted from.
-        controls: further lines of ours, each a name, a text for each column, and one for the average.
-        printed: the same of the paper.
-        notes: what else the reader must know.
-    """
+    lines: Sequence[tuple[str, ...]] = ()
+    footnotes: Sequence[str] = ()
+
+
+def paper_lines(number: int, scores: Scores, names: Iterable[str] = METHODS) -> PaperLines:
+    """The lines that the paper's table of that number calls by these names, for the columns of ours."""
     theirs = paper.table(number)
     footnotes = Footnotes(theirs)
     heads = [*(column.head for column in scores.columns), "Avg."]
+    lines = [(name, *(footnotes.cell(theirs, name, head) for head in heads)) for name in names]
+    level = "The paper's own: PaLM-2 small on XTREME-UP; another base or other data give another level."
+    return PaperLines(lines, (level, *footnotes.lines))
+
+
+def table(
+    title: str,
+    scores: Scores,
+    printed: PaperLines | None = None,
+    *,
+    minus: Mapping[str, str] | None = None,
+    settings: Mapping[str, Sequence[str]] | None = None,
+    controls: Sequence[tuple[str, ...]] = (),
+    notes: Sequence[str] = (),
+) -> Table:
+    """Lines of test scores, with one line minus each other.
+
+    Args:
+        title: above it.
+        scores: test scores.
+        printed: the paper's own lines.
+        minus: line -> the line that it is subtracted from; FLix for every other line unless given.
+        settings: head -> its text for each line, in the place of the lines' names.
+        controls: further lines of ours, each a name, a text for each column, and one for the average.
+        notes: what else the reader must know.
+    """
+    printed, settings = printed or PaperLines(), settings or {"": list(scores.runs)}
+    named = dict(zip(scores.runs, zip(*settings.values(), strict=True), strict=True))
+    blank = [""] * (len(settings) - 1)
     counts = [str(len(scores.languages(column))) for column in scores.columns]
     counted = "Languages" if all(column.task for column in scores.columns) else "Languages or tasks"
-    others = [name for name in names if name != ours]
-    minus = [line for other in others for line in texts(other, differences(scores, ours, other))]
-    own = [(name, *(footnotes.cell(theirs, name, head) for head in heads)) for name in names.values()]
+    columns = map(mark_best, zip(*(means(line, scores)[1:] for line in named), strict=True))
+    lines = [(*texts, *cells) for texts, *cells in zip(named.values(), *columns, strict=True)]
+    subtracted = defaultdict(list)
+    for other, ours in (minus or {line: "FLix" for line in named if line != "FLix"}).items():
+        (_, *cells), *intervals = difference_lines(other, differences(scores, ours, other))
+        subtracted[f"{ours} minus"].append((*named[other], *cells))
+        subtracted[f"{ours} minus"] += [(name, *blank, *rest) for name, *rest in intervals]
     sections = [
-        Section("Methods", (*mark_best([means(line, scores) for line in names]), (counted, *counts, DASH))),
-        Section(f"{ours} minus", tuple(minus)),
+        Section("Methods", (*lines, (counted, *blank, *counts, DASH))),
+        *(Section(title, tuple(lines)) for title, lines in subtracted.items()),
         Section("Controls", tuple(controls)),
-        Section("The paper's own", (*own, *printed)),
+        Section("The paper's own", tuple(printed.lines)),
     ]
     explained = (
         *explain("Test scores", [run for alike in scores.runs.values() for run in alike]),
-        f"{ours} minus another is paired by seed; {INTERVALS}",
+        f"Differences are paired by seed; {INTERVALS}",
         *notes,
-        "The paper's own: PaLM-2 small on XTREME-UP; another base or other data give another level.",
+        *printed.footnotes,
     )
-    groups = [*(column.group for column in scores.columns), ""]
-    columns = (Column(""), *map(Column, heads, groups))
+    heads = [*map(Column, settings), *(Column(column.head, column.group) for column in scores.columns)]
     shown = tuple(section for section in sections if section.lines)
-    return Table(title, columns, shown, (*explained, *footnotes.lines))
+    return Table(title, (*heads, Column("Avg.")), shown, explained)
 
 
 def means(line: str, scores: Scores, active: str = "all", name: str = "") -> tuple[str, ...]:
@@ -106,15 +128,11 @@ def means(line: str, scores: Scores, active: str = "all", name: str = "") -> tup
     return (name or line, *(mean(by_seed.values()) for by_seed in scores.line(line, active)))
 
 
-def mark_best(lines: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Mark the best score of each column, as it is shown, where two lines or more have one."""
-    names, *columns = zip(*lines, strict=True)
-    marked = []
-    for cells in columns:
-        shown = [float(cell.split()[0]) for cell in cells if cell != DASH]
-        best = f"{max(shown):.1f}" if len(shown) > 1 else None
-        marked.append([Best(cell) if cell.split()[0] == best else cell for cell in cells])
-    return list(zip(names, *marked, strict=True))
+def mark_best(cells: Sequence[str]) -> list[str]:
+    """Mark the best of some scores, as they are shown, where there are two or more."""
+    shown = [float(cell.split()[0]) for cell in cells if cell != DASH]
+    best = f"{max(shown):.1f}" if len(shown) > 1 else None
+    return [Best(cell) if cell.split()[0] == best else cell for cell in cells]
 
 
 def explain(what: str, runs: Sequence[Run]) -> list[str]:

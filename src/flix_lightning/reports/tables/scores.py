@@ -78,8 +78,8 @@ class Scores:
         complete = [seed for seed in self.seeds if all(seed in cell for cell in cells)]
         return [*cells, {seed: fmean(cell[seed] for cell in cells) for seed in complete}]
 
-    def gaps(self) -> tuple[str, ...]:
-        """Which columns a seed has no average in, and why."""
+    def gaps(self, whole: bool = True) -> tuple[str, ...]:
+        """Which columns a seed has no average in, and why; `whole` names those without any language too."""
         found = []
         for line, seed in ((line, seed) for line in self.runs for seed in self.seeds):
             absent = []
@@ -91,7 +91,7 @@ class Scores:
                     found.append(f"{line}, seed {seed}, is left out of {column.head}: it lacks {names}")
                 elif lacking:
                     absent.append(column.head)
-            if absent:
+            if absent and whole:
                 found.append(f"{line}, seed {seed}, has no scores for {', '.join(absent)}")
         return tuple(found)
 

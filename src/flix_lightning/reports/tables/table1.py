@@ -6,7 +6,7 @@ from statistics import fmean
 from flix_lightning.reports.columns import HOLDOUT, JOINT, METHODS, TABLE1
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables.methods import by_method, means
+from flix_lightning.reports.tables.methods import by_method, means, paper_lines
 from flix_lightning.reports.tables.methods import table as methods_table
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
@@ -30,9 +30,9 @@ def table(runs: Sequence[Run]) -> Report:
     lines = by_method(runs, METHODS, (JOINT, HOLDOUT))
     scores = Scores(TABLE1, lines)
     results = methods_table(
-        1,
         "Table 1: multilingual multitask learning with FLix",
         scores,
+        paper_lines(1, scores),
         controls=[means("FLix", scores, active, name) for active, name in _CONTROLS.items()],
         notes=[f"{', '.join(_CONTROLS.values())}: evaluations of the FLix runs with nothing else on."],
     )

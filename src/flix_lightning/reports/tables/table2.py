@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from flix_lightning.reports import paper
-from flix_lightning.reports.columns import TABLE2
+from flix_lightning.reports.columns import METHODS, TABLE2
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Report
-from flix_lightning.reports.tables.methods import report
+from flix_lightning.reports.tables.methods import PaperLines, by_method, paper_lines
+from flix_lightning.reports.tables.methods import table as methods_table
+from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
 
@@ -16,15 +18,16 @@ def table(runs: Sequence[Run]) -> Report:
     Raises:
         UserError: as `methods.report`.
     """
+    scores = Scores(TABLE2, by_method(runs, METHODS, [column.mixture for column in TABLE2]))
+    lines, footnotes = paper_lines(2, scores)
     single = [paper.table(column.single).lines["average"]["test"] for column in TABLE2]
-    return report(
-        2,
+    results = methods_table(
         "Table 2: results of either multitask learning or multilingual learning",
-        TABLE2,
-        runs,
-        printed=[("Single-Lang, Single-Task", *map(str, single), DASH)],
+        scores,
+        PaperLines([*lines, ("Single-Lang, Single-Task", *map(str, single), DASH)], footnotes),
         notes=[
             "Swahili and Bengali: averages over their tasks, each on 0-100 by its own metric.",
             "Single-Lang, Single-Task: a LoRA for each dataset; the paper's Tables 6, 10, 14, 18, 22 and 26.",
         ],
     )
+    return Report((results,), scores.gaps())

@@ -7,7 +7,7 @@ from flix_lightning.reports import paper
 from flix_lightning.reports.chart import Curves, means
 from flix_lightning.reports.columns import TABLE2
 from flix_lightning.reports.render import Report
-from flix_lightning.reports.tables.methods import by_method
+from flix_lightning.reports.tables.methods import by_method, paper_lines
 from flix_lightning.reports.tables.methods import table as methods_table
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
@@ -27,10 +27,17 @@ def table(runs: Sequence[Run]) -> Report:
     """
     by_rank = _by_rank(runs)
     theirs = list(paper.table(4).lines)
-    names = {name: name for name in (*theirs, *sorted(by_rank.keys() - {*theirs}))}
+    names = [*theirs, *sorted(by_rank.keys() - {*theirs})]
     scores = Scores(COLUMNS, {name: by_rank.get(name, []) for name in names})
     title = "Table 4: effect of the rank of language features in FLix"
-    return Report((methods_table(4, title, scores, names, ours=theirs[0]),), scores.gaps())
+    return Report(
+        (
+            methods_table(
+                title, scores, paper_lines(4, scores, theirs), minus={name: theirs[0] for name in names[1:]}
+            ),
+        ),
+        scores.gaps(),
+    )
 
 
 def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:

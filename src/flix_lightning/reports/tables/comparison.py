@@ -1,0 +1,175 @@
+"""A comparison of any runs: what differs between them, their scores, and FLix minus each other line."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from flix_lightning.common.settings import plain
+from flix_lightning.reports.columns import HEADS, ScoreColumn
+from flix_lightning.reports.render import Report
+from flix_lightning.reports.tables.appendix import datasets, datasets_report
+from flix_lightning.reports.tables.methods import table
+from flix_lightning.reports.tables.scores import Scores
+from flix_lightning.runs.run import Run
+from flix_lightning.runs.settings import SETTINGS
+
+OURS = "FLix"
+
+_METHOD, _MIXTURE = "flix.name", "mixture.name"
+_HEADS = {_METHOD: "Method", _MIXTURE: "Trained on"}
+#: Settings that only set another one, and the seed, over which a line is averaged.
+_NOT_SHOWN = {"seed", "flix.learning_rate", "data.feature_dropout"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Some runs. Those that differ in nothing but the seed are one line.
+
+    Attributes:
+        settings: head of a setting that differs -> its value in each line.
+        scores: test scores by line, on the languages that all lines with scores of the column share.
+        minus: line -> the line that it is subtracted from: FLix with the same other settings, or else the
+            first line of FLix on the same mixture, or of FLix, or of any method.
+        notes: which columns leave languages out.
+    """
+
+    settings: Mapping[str, Sequence[str]]
+    scores: Scores
+    minus: Mapping[str, str]
+    notes: Sequence[str]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Self:
+        """Compare one finished run or more.
+
+        Raises:
+            UserError: two runs have the same settings and seed, so they differ in their data or base.
+        """
+        found = _differing(runs)
+        lines: dict[str, list[Run]] = {}
+        values: dict[str, dict[str, str]] = {}  # line -> key -> value
+        for run, *texts in zip(runs, *found.values(), strict=True):
+            own = dict(zip(found, texts, strict=True))
+            line = ", ".join(text if key in _HEADS else f"{_head(key)} {text}" for key, text in own.items())
+            values[line] = own
+            lines.setdefault(line, []).append(run)
+        settings = {_head(key): [own[key] for own in values.values()] for key in found}
+        columns, notes = _columns(lines)
+        return cls(settings, Scores(columns, lines), _minus(lines, values), notes)
+
+    def report(self, title: str) -> Report:
+        """The macro averages of each line, and the differences."""
+        shown = table(title, self.scores, minus=self.minus, settings=self.settings, notes=self.notes)
+        return Report((shown,), self.scores.gaps(whole=False))
+
+    def languages_report(self) -> Report:
+        """The languages behind each column, one table a column."""
+        columns = [replace(column, languages=None) for column in self.scores.columns]
+        tables = [datasets(one.head, one, self.scores.runs, splits=["test"]) for one in columns]
+        return datasets_report(tables, self.scores.runs)
+
+
+def scores_csv(runs: Sequence[Run]) -> str:
+    """Every test score of some runs as CSV: the run, what differs between the runs, the result row."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    fields = ("seed", "task", "language", "seen", "active", "metric", "value", "n", "step")
+    found = _differing(runs)
+    writer.writerow(["run", *map(_head, found), *fields])
+    for run, *values in zip(runs, *found.values(), strict=True):
+        rows = (row for row in run.rows if row.split == "test")
+        writer.writerows([run.name, *values, *(getattr(row, name) for name in fields)] for row in rows)
+    return file.getvalue()
+
+
+def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Settings that decide the result and differ -> value in each run; at least the method.
+
+    A setting of `flix` or `mixture` counts only where it differs within one method and mixture: that FLix and
+    LoRA have other ranks and learning rates is what the method means.
+    """
+    pairs = [(run.method, str(run.cfg.mixture.name)) for run in runs]
+    names = dict(zip((_METHOD, _MIXTURE), map(list, zip(*pairs, strict=True)), strict=False))
+    found = {key: values for key, values in names.items() if len(set(values)) > 1}
+    flat = [_flatten(plain(run.cfg)) for run in runs]
+    for key in dict.fromkeys(key for settings in flat for key in settings if _decides(key)):
+        values = [settings.get(key, "") for settings in flat]
+        of_method = key.startswith(("flix.", "mixture.")) or key == "optimizer.learning_rate"
+        owners = pairs if of_method else [None] * len(runs)
+        if key not in names and len({*zip(owners, values, strict=True)}) > len({*owners}):
+            found[key] = values
+    return found or {_METHOD: names.get(_METHOD, [])}
+
+
+def _flatten(value: Any, key: str = "") -> dict[str, str]:
+    """Dotted key -> text of its value."""
+    if isinstance(value, dict) and value:
+        parts = [_flatten(part, f"{key}.{name}".removeprefix(".")) for name, part in value.items()]
+        return {name: text for part in parts for name, text in part.items()}
+    if isinstance(value, float):
+        value = f"{value:g}"  # so that 0.0 is 0
+    return {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
+
+
+def _decides(key: str) -> bool:
+    """Whether a setting decides the result, by the table of settings."""
+    section, _, name = key.partition(".")
+    declared = key
+    while declared and declared not in SETTINGS:
+        declared = declared.rpartition(".")[0]
+    if declared:
+        return SETTINGS[declared].decides and key not in _NOT_SHOWN
+    return f"{section}.*" in SETTINGS and name not in SETTINGS[f"{section}.*"].harmless
+
+
+def _head(key: str) -> str:
+    return _HEADS.get(key, key.partition(".")[2])
+
+
+def _minus(lines: Mapping[str, Sequence[Run]], values: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Line -> the line that it is subtracted from, if it shares a task with one."""
+    tested = {line: {kind for run in alike for kind in _tested(run)} for line, alike in lines.items()}
+    mixtures = {line: alike[0].cfg.mixture.name for line, alike in lines.items()}
+    others = {line: {**own, _METHOD: None} for line, own in values.items()}
+    candidates = [line for line, alike in lines.items() if alike[0].method == OURS] or [*lines]
+    minus = {}
+    for line in lines:
+        same = [] if line in candidates else [one for one in candidates if others[one] == others[line]]
+        on_mixture = [one for one in candidates if mixtures[one] == mixtures[line]]
+        for one in (*same, *on_mixture[:1], candidates[0]):
+            if one != line and tested[one] & tested[line]:
+                minus.setdefault(line, one)
+    return minus
+
+
+def _tested(run: Run) -> dict[tuple[str, str], set[str]]:
+    """(task, seen) -> the languages that a run was tested on."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in run.rows:
+        if row.split == "test" and row.active == "all":
+            found.setdefault((row.task, row.seen), set()).add(row.language)
+    return found
+
+
+def _columns(lines: Mapping[str, Sequence[Run]]) -> tuple[list[ScoreColumn], list[str]]:
+    """A column for each task and kind of evaluation, on shared languages; notes on the others."""
+    tested: dict[tuple[str, str], list[set[str]]] = {}
+    for alike in lines.values():
+        found: dict[tuple[str, str], set[str]] = {}
+        for kind, languages in (item for run in alike for item in _tested(run).items()):
+            found[kind] = found.get(kind, set()) | languages
+        for kind, languages in found.items():
+            tested.setdefault(kind, []).append(languages)
+    columns, notes = [], []
+    for (task, seen), by_line in sorted(tested.items(), key=lambda item: item[0][1] != "seen"):
+        head, group = HEADS.get(task, task.replace("_", " ")), ""
+        if seen != "seen":
+            head, group = f"{seen.replace('_', ' ').capitalize()}: {head}", "Zero-shot"
+        every, shared = set.union(*by_line), set.intersection(*by_line)
+        if shared and shared != every:
+            notes.append(f"{head}: on the {len(shared)} of {len(every)} languages that all lines share.")
+        columns.append(ScoreColumn(head, task, seen, None, group, languages=frozenset(shared) or None))
+    return columns, notes
