@@ -6,7 +6,6 @@
 import sys
 
 from flix_lightning.common.cli import hydra_main, is_multirun
-from flix_lightning.common.errors import UserError
 from flix_lightning.reports import sweeps
 from flix_lightning.runs.lock import RunBusy
 
@@ -20,11 +19,6 @@ def main(cfg):
     from flix_lightning.runs.run import Run
     from flix_lightning.training.train import train
 
-    if is_multirun() and cfg.trainer.devices != 1:
-        raise UserError(
-            f"trainer.devices is {cfg.trainer.devices!r} in a multirun: a run on several devices starts "
-            "itself once for each, which a sweep cannot; do its runs one by one, without -m"
-        )
     try:
         score = train(cfg)
     except (RunBusy, NothingThere) as reason:

@@ -1,13 +1,15 @@
 import csv
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import wandb
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -255,12 +257,44 @@ def test_disabled_writes_nothing_of_wandb(tmp_path, cfg, monkeypatch):
     assert (run.metrics / "version_0" / "metrics.csv").exists()
 
 
-def test_only_the_first_process_opens_a_run(tmp_path, cfg, monkeypatch):
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
+def test_a_logger_that_fails_stops_nothing(tmp_path, cfg, caplog):
+    """As when the disk of its files is full, or W&B's service is gone."""
     run = a_run(tmp_path, "0123456789")
+
+    def fail(*_, **__):
+        raise ConnectionResetError("Connection lost")
+
     with open_loggers(cfg, run) as loggers:
+        loggers[1].experiment.log = fail
         log_evaluation(loggers, scores("validation", 20, 50.0), step=20)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert {record.message for record in caplog.records if record.levelname == "WARNING"} == {
+        "logger.wandb fails, the run goes on: ConnectionResetError('Connection lost')"
+    }
+    assert csv_rows(run.metrics / "version_0" / "metrics.csv")[0]["val/ner/mean"] == "55.0"
+
+
+def test_where_wandbs_service_is_killed_the_run_ends_as_it_would(tmp_path, cfg, caplog):
+    """As on SLURM, which signals every process of a job; and the next run has another service."""
+    run = a_run(tmp_path, "0123456789")
+
+    def leave():
+        with open_loggers(cfg, run) as loggers:
+            children = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], stdout=subprocess.PIPE)
+            for child in map(int, children.stdout.split()):
+                os.kill(child, signal.SIGTERM)
+                os.waitpid(child, 0)
+            log_evaluation(loggers, scores("validation", 20, 50.0), step=20)
+            sys.exit(143)
+
+    with pytest.raises(SystemExit) as stop:
+        leave()
+    assert stop.value.code == 143
+    assert "logger.wandb fails, the run goes on" in caplog.text
+    assert csv_rows(run.metrics / "version_0" / "metrics.csv")[0]["val/ner/mean"] == "55.0"
+    other = a_run(tmp_path, "aaaaaaaaaa")
+    with open_loggers(cfg, other) as loggers:
+        log_evaluation(loggers, scores("validation", 20, 50.0), step=20)
+    assert history(offline_runs(other)[0])[0]["val/ner/mean"] == 55
 
 
 def test_an_unknown_mode_is_one_line(tmp_path, cfg):

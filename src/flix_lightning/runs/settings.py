@@ -45,6 +45,7 @@ SETTINGS = {
     "evaluation.selection": Setting(choice("task", "average")),
     "trainer.accelerator": Setting(TEXT, decides=False),
     "trainer.devices": Setting(ANY, decides=False),  # Lightning checks devices, strategy and precision
+    "trainer.num_nodes": Setting(integer(1), decides=False),
     "trainer.strategy": Setting(ANY, decides=False),
     "trainer.precision": Setting(ANY),
     "trainer.threads": Setting(integer(0, 1024), decides=False),
@@ -61,7 +62,6 @@ SETTINGS = {
             "enable_progress_bar",
             "enable_model_summary",
             "log_every_n_steps",
-            "num_nodes",
             "profiler",
         ),
         reserved={

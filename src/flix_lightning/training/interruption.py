@@ -1,39 +1,88 @@
-"""A node that is about to be taken away: the run is saved, and its processes end."""
+"""Signals that ask a run to leave: it saves its state, and its processes end."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-EXIT_CODE = 128 + signal.SIGTERM  # as shells have it
+from flix_lightning.runs.run import Run
+from flix_lightning.training.processes import RunEnvironment
+
+#: The exit code of shells for a process that SIGTERM ended.
+EXIT_CODE = 128 + signal.SIGTERM
+
+#: Signals that ask a run to leave. Where several came, the last in this order counts: at a time limit, SLURM
+#: sends SIGTERM after the signal that asks to requeue.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Preemption(Callback):
-    """Saves the run and leaves with exit code 143 once any of its processes gets a SIGTERM.
+    """Saves the run and leaves with exit code 143 once any of its processes gets one of SIGNALS.
 
-    Training ends with the step at hand. An evaluation ends with the batch at hand and is done again, a
-    validation as the first thing when the run goes on. Of the last step's validation alone nothing is
-    saved, as Lightning trains no run that has all its steps.
+    Training ends with the current step. An evaluation ends with the current batch, and is repeated when the
+    run goes on: a validation before the next step. While the validation of the last step runs, nothing is
+    saved, as Lightning does not resume a run that has all its steps.
 
-    It stands in for Lightning's own handling, which saves nothing, drops a signal in the last batch of a
-    test, and in a run on several devices talks to the others from within the signal handler, whatever they
-    are saying to each other at that time.
+    After SIGUSR1 and SIGUSR2, which SLURM can send some time before a job's time limit, the job is requeued:
+    by the handler that submitit has set, or by `scontrol requeue`. After SIGTERM, the run only ends.
 
-    Args:
-        last: the checkpoint that the run goes on from.
+    It replaces Lightning's own handling, which saves nothing on SIGTERM, loses a signal in the last batch of
+    a test, and calls collectives within the signal handler.
+
+    Attributes:
+        trainer: the run's; its launcher's processes get each signal too.
     """
 
-    def __init__(self, last: Path):
-        self.last = last
+    def __init__(self, run: Run, environment: RunEnvironment):
+        self.run, self.leads = run, environment.leads
+        self.trainer: Trainer | None = None
         self.validation_left = False
-        self._asked = False
+        self._module: LightningModule | None = None  # from the first step or test on
+        self._asked = 0  # position in SIGNALS of the signal that came, from 1
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Handle the signals within the block, and say how to resume where the process ends early."""
+        if threading.current_thread() is not threading.main_thread():  # Python has no handlers there
+            yield
+            return
+        previous = {one: signal.signal(one, self._note) for one in SIGNALS}
+        try:
+            yield
+        except SystemExit as stop:
+            if not self.leads:
+                sys.exit(
+                    0
+                )  # any other code makes some launchers kill the leading process, which still writes
+            print(f"{self.run.path}: interrupted; call again to go on", file=sys.stderr)
+            if self._asked > 1:
+                _requeue(SIGNALS[self._asked - 1], previous)
+            sys.exit(stop.code or EXIT_CODE)  # Lightning's own exit has no code before training
+        finally:
+            for one, handler in previous.items():
+                signal.signal(one, handler)
+
+    def _note(self, signum: int, _: Any) -> None:
+        first = not self._asked
+        self._asked = max(self._asked, SIGNALS.index(signum) + 1)
+        if first and self.trainer and self.trainer.strategy.launcher:
+            self.trainer.strategy.launcher.kill(signum)
+        if self._module:
+            self._module.leaving = True
+        elif first:  # nothing is to be saved
+            sys.exit(EXIT_CODE)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Listen, and do the validation that was left."""
-        self._listen(trainer)
+        """Save from now on, and do the validation that was left."""
+        self._module = module
         if self.validation_left:
             validation = trainer.fit_loop.epoch_loop.val_loop
             validation.restarting = False  # from its first batch
@@ -42,48 +91,47 @@ class Preemption(Callback):
             trainer.training = True
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Listen, in a test."""
-        self._listen(trainer)
-
-    def _listen(self, trainer: Trainer) -> None:
-        def note(*_: Any) -> None:
-            launcher = trainer.strategy.launcher
-            if launcher is not None and not self._asked:
-                launcher.kill(signal.SIGTERM)  # the processes that this one started
-            self._asked = trainer.lightning_module.leaving = True
-
-        if threading.current_thread() is threading.main_thread():  # no other may
-            signal.signal(signal.SIGTERM, note)  # until Lightning puts back what it found
+        """Wait for the end of a batch from now on."""
+        self._module = module
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
         """Leave between two steps."""
-        if index % trainer.accumulate_grad_batches == 0 and self._all_asked(trainer):
+        if index % trainer.accumulate_grad_batches == 0 and self._any_asked(trainer):
             self._leave(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave before anything is made of a validation that is not whole."""
-        self.validation_left = self._all_asked(trainer)
+        """Leave before an incomplete validation is scored."""
+        self.validation_left = self._any_asked(trainer)
         if self.validation_left:
             self._leave(trainer)
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave before anything is made of a test that is not whole."""
-        if self._all_asked(trainer):
-            raise SystemExit(EXIT_CODE)
+        """Leave before an incomplete test is scored."""
+        if self._any_asked(trainer):
+            sys.exit(EXIT_CODE)
 
-    def _all_asked(self, trainer: Trainer) -> bool:
-        """Whether one process is to leave, and so all are; each must ask."""
-        return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+    def _any_asked(self, trainer: Trainer) -> bool:
+        """Whether any process got a signal; each must call this."""
+        asked = torch.tensor(self._asked, device=trainer.strategy.root_device)
+        self._asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self._asked > 0
 
     def _leave(self, trainer: Trainer) -> None:
         if trainer.global_step < trainer.max_steps:
-            trainer.save_checkpoint(self.last, weights_only=False)
-        raise SystemExit(EXIT_CODE)
+            trainer.save_checkpoint(self.run.checkpoint_path("last"), weights_only=False)
+        sys.exit(EXIT_CODE)
 
-    def state_dict(self) -> dict[str, bool]:
-        """Give what a checkpoint must know."""
+    def state_dict(self) -> dict[str, bool]:  # noqa: D102
         return {"validation_left": self.validation_left}
 
-    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
-        """Take over what a checkpoint knew."""
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:  # noqa: D102
         self.validation_left = state_dict["validation_left"]
+
+
+def _requeue(signum: signal.Signals, previous: Mapping[signal.Signals, Any]) -> None:
+    if callable(previous[signum]):
+        previous[signum](signum, None)
+    elif job := os.environ.get("SLURM_JOB_ID"):
+        if "SLURM_ARRAY_JOB_ID" in os.environ:
+            job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        subprocess.run(["scontrol", "requeue", job])

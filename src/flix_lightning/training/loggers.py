@@ -1,14 +1,14 @@
 """Loggers of a run, and what an evaluation sends to them."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from flix_lightning.common.errors import UserError
@@ -19,12 +19,25 @@ from flix_lightning.runs.run import Run
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")
+
+#: Methods of a logger that the run or Lightning calls.
+_METHODS = (
+    "after_save_checkpoint",
+    "finalize",
+    "log_graph",
+    "log_hyperparams",
+    "log_metrics",
+    "log_table",
+    "save",
+)
 _COLUMNS = ("step", "split", "task", "language", "seen", "active", "metric", "value", "n")
 
 
 @contextmanager
 def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: Run) -> Iterator[list[Logger]]:
     """Open the config's loggers, and close them however the block ends.
+
+    A logger that fails later is only reported: the run trains, saves and ends without it.
 
     Args:
         cfg: name -> a Hydra `_target_` that takes the run and gives a context manager of a Lightning logger,
@@ -38,7 +51,31 @@ def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: Run) -> Iterator[lis
         if not isinstance(entry, Mapping | DictConfig) or not isinstance(entry.get("_target_"), str):
             raise UserError(f"logger.{name} is {entry!r}; a mapping with a _target_ is needed")
     with ExitStack() as stack:
-        yield [stack.enter_context(instantiate(entry, run)) for entry in cfg.values()]
+        loggers = []
+        for name, entry in cfg.items():
+            opened = instantiate(entry, run)
+            logger = opened.__enter__()
+            stack.push(_reporting(name, opened.__exit__))
+            for method in _METHODS:
+                if hasattr(logger, method):
+                    setattr(logger, method, _reporting(name, getattr(logger, method)))
+            loggers.append(logger)
+        yield loggers
+
+
+def _reporting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a logger's method report its error as a warning instead of raising it."""
+
+    @wraps(call)
+    def reporting(*args: Any, **options: Any) -> Any:
+        try:
+            return call(*args, **options)
+        except Exception as error:
+            if error not in args:  # the block's own error, which a context manager's exit passes on
+                log.warning("logger.%s fails, the run goes on: %r", name, error)
+            return None
+
+    return reporting
 
 
 @contextmanager
@@ -74,7 +111,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
             job_type="train",
             config=plain(run.cfg),
             dir=run.path,
-            mode=mode if rank_zero_only.rank == 0 else "disabled",
+            mode=mode,
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
@@ -91,7 +128,12 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
         yield WandbLogger(project=project, save_dir=run.path, experiment=experiment)
         exit_code = 0
     finally:
-        experiment.finish(exit_code=exit_code)
+        try:
+            experiment.finish(exit_code=exit_code)
+        except Exception:  # W&B's service is gone: SLURM ends every process of a job
+            with suppress(Exception):
+                wandb.teardown()  # or else it raises at exit, and the next run finds no service
+            raise
 
 
 def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from flix_lightning.common.errors import UserError
@@ -42,7 +41,7 @@ class ProgressBar(Callback):
             desc=self.name,
             unit="step",
             dynamic_ncols=True,
-            disable=rank_zero_only.rank != 0,
+            disable=not trainer.is_global_zero,
         )
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:

@@ -2,16 +2,13 @@
 
 import gc
 import logging
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -30,9 +27,10 @@ from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import SETTINGS, make_value
 from flix_lightning.training.checkpointing import AtomicCheckpointIO, checkpoint_callbacks
-from flix_lightning.training.interruption import EXIT_CODE, Preemption
+from flix_lightning.training.interruption import Preemption
 from flix_lightning.training.loggers import log_evaluation, open_loggers
 from flix_lightning.training.module import FlixModule, Score
+from flix_lightning.training.processes import RunEnvironment, run_environment
 from flix_lightning.training.progress import progress_callback
 
 log = logging.getLogger(__name__)
@@ -49,37 +47,91 @@ def train(cfg: DictConfig) -> float:
         UserError: the config, the data, the base or a checkpoint is at fault.
     """
     run = Run.resolve(cfg)
-    leads = rank_zero_only.rank == 0  # the other processes of a run on several devices follow the first
-    if run.finished:
-        log.info("Skipped, finished already: %s (delete the folder to do it again)", run.path)
-    else:
-        with run.lock() if leads else nullcontext():
-            if not run.finished:  # another process may have finished it before this one got the lock
-                if leads:
-                    write_atomic(run.config, OmegaConf.to_yaml(run.cfg, resolve=True))
-                # The run before left cycles of model, trainer and data: gigabytes, but so few objects that
-                # Python's collector would let several pile up.
-                gc.collect()
-                with open_loggers(run.cfg.get("logger") or {}, run) as loggers, _saying_how_to_resume(run):
-                    Training(run, loggers).execute()
+    environment = run_environment(run.cfg.trainer)
+    preemption = Preemption(run, environment)
+    with preemption.listen(), ExitStack() as stack:
+        trainer = make_trainer(run, environment, preemption)
+        # All processes of a run on several devices do what the leading one finds to do.
+        verdict = _claim(run, trainer, stack) if environment.leads else None
+        verdict = environment.share(trainer.strategy, verdict)
+        if isinstance(verdict, UserError):
+            raise verdict
+        if verdict:
+            log.info("Skipped, %s", verdict)
+        else:
+            # The run before left cycles of model, trainer and data: gigabytes, but so few objects that
+            # Python's collector would let several pile up.
+            gc.collect()
+            Training(run, trainer).execute()
     return fmean(run.validation_scores().values())
 
 
-@contextmanager
-def _saying_how_to_resume(run: Run) -> Iterator[None]:
-    """Say how to resume where the process ends early: on Ctrl-C, and on SIGTERM."""
+def _claim(run: Run, trainer: Trainer, stack: ExitStack) -> UserError | str | None:
+    """Lock the run and open its loggers, both until the stack ends; return why it is not to be trained."""
+    finished = f"finished already: {run.path} (delete the folder to do it again)"
     try:
-        yield
-    except SystemExit as stop:
-        print(f"{run.path}: interrupted; call again to go on", file=sys.stderr)
-        sys.exit(stop.code or EXIT_CODE)  # Lightning's own exit has no code before training
+        if run.finished:
+            return finished
+        stack.enter_context(run.lock())
+        if run.finished:  # another process may have finished it before this one got the lock
+            return finished
+        write_atomic(run.config, OmegaConf.to_yaml(run.cfg, resolve=True))
+        trainer.loggers = stack.enter_context(open_loggers(run.cfg.get("logger") or {}, run))
+    except UserError as error:
+        return error
+    return None
+
+
+def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) -> Trainer:
+    """Make the run's trainer, without loggers.
+
+    Raises:
+        UserError: Lightning refuses the settings, or they do not fit together.
+    """
+    cfg = run.cfg.trainer
+    own = {
+        "callbacks": [progress_callback(cfg.progress, run.name), preemption, *checkpoint_callbacks(run)],
+        "plugins": [AtomicCheckpointIO(), environment],
+    }
+    asked = {"log_every_n_steps": 10, "enable_model_summary": False, "enable_progress_bar": False}
+    asked |= passed_on(run.cfg, SETTINGS, "trainer")
+    for key in own:
+        given = asked.pop(key, [])
+        own[key] += given if isinstance(given, list) else [given]
+    try:
+        trainer = Trainer(
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            num_nodes=cfg.num_nodes,
+            strategy=make_value(cfg.strategy),
+            precision=cfg.precision,
+            max_steps=cfg.max_steps,
+            gradient_clip_val=cfg.gradient_clip_val,
+            logger=False,
+            default_root_dir=run.path,  # in SLURM jobs Lightning resumes from any hpc_ckpt_* that is there
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            **own,
+            **asked,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UserError(f"Lightning refuses the settings under trainer: {error}") from error
+    if run.cfg.optimizer.lazy and trainer.world_size > 1:
+        raise UserError(
+            f"optimizer.lazy=true needs one process, and there are {trainer.world_size}: gradients of single "
+            "rows are not averaged between processes; take optimizer.lazy=false or trainer.devices=1"
+        )
+    trainer._signal_connector.register_signal_handlers = lambda: None  # `preemption` handles them
+    preemption.trainer = trainer
+    return trainer
 
 
 class Training:
     """One run while it trains: its model, its data, and the result rows so far."""
 
-    def __init__(self, run: Run, loggers: Sequence[Logger]):
-        self.run, self.cfg, self.loggers = run, run.cfg, loggers
+    def __init__(self, run: Run, trainer: Trainer):
+        self.run, self.cfg, self.trainer = run, run.cfg, trainer
         cfg = run.cfg
         if cfg.trainer.threads:
             torch.set_num_threads(cfg.trainer.threads)
@@ -127,63 +179,22 @@ class Training:
         self.rows: list[Row] = []
         self.step = 0  # of the weights under test
 
+        self.data.trainer = trainer
+        trainer.accumulate_grad_batches = self.data.accumulation
+        trainer.val_check_interval = cfg.evaluation.every * self.data.accumulation
+
     def execute(self) -> None:
         """Train, test, and write the results."""
-        trainer = self._trainer()
-        trainer.fit(self.module, self.data, ckpt_path=self._last(), weights_only=True)
-        facts = self._facts(trainer.global_step)
+        self.trainer.fit(self.module, self.data, ckpt_path=self._last(), weights_only=True)
+        facts = self._facts(self.trainer.global_step)
         if self.cfg.evaluation.test:
-            self._test(trainer)
-        if trainer.is_global_zero:
+            self._test()
+        if self.trainer.is_global_zero:
             validations = [
                 row for path in sorted(self.validations.glob("*.jsonl")) for row in results.read(path)
             ]
             results.write(self.run.results, [*facts, *validations, *self.rows])
-        trainer.strategy.barrier()
-
-    def _trainer(self) -> Trainer:
-        cfg, run = self.cfg.trainer, self.run
-        own = {
-            "callbacks": [
-                progress_callback(cfg.progress, run.name),
-                Preemption(run.checkpoint_path("last")),
-                *checkpoint_callbacks(run),
-            ],
-            "plugins": [AtomicCheckpointIO()],
-        }
-        asked = {"log_every_n_steps": 10, "enable_model_summary": False, "enable_progress_bar": False}
-        asked |= passed_on(self.cfg, SETTINGS, "trainer")
-        for key in own:
-            given = asked.pop(key, [])
-            own[key] += given if isinstance(given, list) else [given]
-        try:
-            trainer = Trainer(
-                accelerator=cfg.accelerator,
-                devices=cfg.devices,
-                strategy=make_value(cfg.strategy),
-                precision=cfg.precision,
-                max_steps=cfg.max_steps,
-                gradient_clip_val=cfg.gradient_clip_val,
-                logger=list(self.loggers),
-                default_root_dir=run.checkpoints,  # where Lightning saves and looks for SLURM's own
-                check_val_every_n_epoch=None,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                **own,
-                **asked,
-            )
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            raise UserError(f"Lightning refuses the settings under trainer: {error}") from error
-        # The number of processes is known only now.
-        if self.cfg.optimizer.lazy and trainer.world_size > 1:
-            raise UserError(
-                f"optimizer.lazy=true is for one process, and there are {trainer.world_size}, between which "
-                "gradients of single rows are not averaged: take optimizer.lazy=false or trainer.devices=1"
-            )
-        self.data.trainer = trainer
-        trainer.accumulate_grad_batches = self.data.accumulation
-        trainer.val_check_interval = self.cfg.evaluation.every * self.data.accumulation
-        return trainer
+        self.trainer.strategy.barrier()
 
     def _last(self) -> Path | None:
         """The checkpoint that training resumes from, once it is known to fit."""
@@ -201,7 +212,7 @@ class Training:
             path = checkpoint.path
             raise UserError(f"{path}: {error}; delete {path.parent} to train anew") from error
 
-    def _test(self, trainer: Trainer) -> None:
+    def _test(self) -> None:
         evaluated = self.run.mixture.evaluate
         for task in dict.fromkeys(dataset.task for dataset in evaluated):
             checkpoint = self.run.checkpoint(self.run.selection(task))
@@ -210,7 +221,7 @@ class Training:
             indices = [i for i, dataset in enumerate(evaluated) if dataset.task == task]
             for active in (None, *plain(self.cfg.flix.controls)):
                 self.module.active = active
-                trainer.test(self.module, self.data.eval_loader("test", indices), verbose=False)
+                self.trainer.test(self.module, self.data.eval_loader("test", indices), verbose=False)
 
     @rank_zero_only
     def _keep(self, split: str, scores: list[Score]) -> None:
@@ -236,7 +247,7 @@ class Training:
             evaluation = f"validation-{step}" if split == "validation" else f"test-{active}"
             path = self.run.predictions_path(evaluation, dataset.task, dataset.language)
             write_predictions(path, score.predictions)
-        log_evaluation(self.loggers, rows, step)
+        log_evaluation(self.trainer.loggers, rows, step)
         if split == "validation":
             results.write(self.validations / f"{step:06}.jsonl", rows)
         else:
