@@ -44,7 +44,7 @@ def by_hand(world, node=0, local=0):
 def environment(monkeypatch, variables, devices, nodes):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    cfg = {"accelerator": "cpu", "devices": devices, "num_nodes": num_nodes}
+    cfg = {"accelerator": "cpu", "devices": devices, "num_nodes": nodes}
     return run_environment(OmegaConf.create(cfg))
 
 

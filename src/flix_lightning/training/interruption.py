@@ -46,7 +46,8 @@ class Preemption(Callback):
         self.trainer: Trainer | None = None
         self.validation_left = False
         self._module: LightningModule | None = None  # from the first step or test on
-        self._asked = 0  # position in SIGNALS of the signal that came, from 1
+        self._asked = 0  # position in SIGNALS of the signal that came to this process, from 1
+        self._agreed = 0  # the highest of all processes; apart, as a signal may come at any moment
 
     @contextmanager
     def listen(self) -> Iterator[None]:
@@ -63,8 +64,8 @@ class Preemption(Callback):
                     0
                 )  # any other code makes some launchers kill the leading process, which still writes
             print(f"{self.run.path}: interrupted; call again to go on", file=sys.stderr)
-            if self._asked > 1:
-                _requeue(SIGNALS[self._asked - 1], previous)
+            if (asked := max(self._asked, self._agreed)) > 1:
+                _requeue(SIGNALS[asked - 1], previous)
             sys.exit(stop.code or EXIT_CODE)  # Lightning's own exit has no code before training
         finally:
             for one, handler in previous.items():
@@ -112,9 +113,11 @@ class Preemption(Callback):
 
     def _any_asked(self, trainer: Trainer) -> bool:
         """Whether any process got a signal; each must call this."""
-        asked = torch.tensor(self._asked, device=trainer.strategy.root_device)
-        self._asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        return self._asked > 0
+        self._agreed = self._asked
+        if trainer.world_size > 1:
+            asked = torch.tensor(self._agreed, device=trainer.strategy.root_device)
+            self._agreed = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self._agreed > 0
 
     def _leave(self, trainer: Trainer) -> None:
         if trainer.global_step < trainer.max_steps:
