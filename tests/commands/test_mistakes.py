@@ -194,7 +194,9 @@ def test_a_multirun_does_its_other_runs(tiny, tmp_path):
 
 def test_a_multirun_on_several_devices(tiny, tmp_path):
     ended = commands.run(tmp_path, "train.py", "-m", *tiny, "trainer.devices=2", code=1)
-    assert re.fullmatch(r"error: trainer\.devices=2 .*torchrun --standalone --nproc-per-node=2 .*\n", ended.err)
+    assert re.fullmatch(
+        r"error: trainer\.devices=2 .*torchrun --standalone --nproc-per-node=2 .*\n", ended.err
+    )
 
 
 def test_a_mistake_in_a_report(tiny, tmp_path):
