@@ -89,12 +89,12 @@ class Mixture:
     cap: int | None
 
     @classmethod
-    def resolve(cls, cfg: Mapping[str, Any], layout: Layout, allow_missing: bool = False) -> "Mixture":
+    def resolve(cls, cfg: Mapping[str, Any], layout: Layout | None, allow_missing: bool = False) -> "Mixture":
         """Check a mixture's config, and look up its datasets in the data.
 
         Args:
             cfg: See `parse_mixture`.
-            layout: The data.
+            layout: The data. None: all datasets count as there (a run whose data is gone).
             allow_missing: Whether a dataset that lacks files is left out, with one warning for all.
 
         Raises:
@@ -229,8 +229,10 @@ def _selects(dataset: Dataset, report: Sequence[str]) -> bool:
     return dataset.seen == "seen" and dataset.task in report
 
 
-def _missing(layout: Layout, attributes: Mapping[str, str], splits: Sequence[str]) -> list[str]:
+def _missing(layout: Layout | None, attributes: Mapping[str, str], splits: Sequence[str]) -> list[str]:
     """Return the files, below the root, of those splits that are not there."""
+    if layout is None:
+        return []
     paths = [layout.path(attributes["task"], split, attributes["language"]) for split in splits]
     return [path.relative_to(layout.root).as_posix() for path in paths if not path.is_file()]
 
