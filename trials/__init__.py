@@ -1,1 +1,1 @@
-"""What runs must stand: being killed (`python -m trials.chaos`), and one after another (`trials.soak`)."""
+"""Long trials: interruptions (`python -m trials.chaos`) and many runs in one process (`trials.soak`)."""

@@ -1,9 +1,10 @@
-"""Kill a small sweep with -9 at random moments; see whether it ends as an unbroken one does: `make chaos`.
+"""Interrupt a small sweep at random moments and check that its files do not change: `make chaos`.
 
-Each kill is aimed at a phase, and comes a random time after the phase began; where it landed is read from
-what the process left behind. The sweep is then called again, as a user would. Once all kills are spent it
-may end, and every file of its runs must be that of the unbroken sweep, to the bit: rows, predictions, and
-checkpoints with the weights, the optimizer and the scheduler. Apart are times, and what loggers wrote.
+The sweep is started; some random time after a phase begins, it gets a signal: SIGKILL, or one of the
+signals by which clusters ask a job to leave. Half of the signals go to the process group, as from a cluster
+or a terminal. Then the sweep is started again, as a user would. After the last interruption it may end.
+Every file of its runs must equal that of an uninterrupted sweep, to the bit: result rows, predictions, and
+checkpoints with weights, optimizer and scheduler. Only times and the loggers' files may differ.
 """
 
 import argparse
@@ -14,115 +15,135 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trials.small import REPOSITORY, SMALL, fresh
+from trials.small import REPOSITORY, SMALL, make_output
 
-#: Phase -> the line of the log or the file of a run that it begins with, and seconds that it may take.
+#: Phase -> what begins it (a pattern in the log, or of new files of a run), and its longest time in seconds.
 PHASES = {
+    "start": ("config.yaml", 2.0),  # loading, and the steps before the first validation
     "training": (r"step \d+ of", 1.0),
     "validation": ("validating at step", 0.5),
     "checkpoints": ("validations/*.jsonl", 0.1),
     "test": ("testing", 0.5),
-    "results": ("*results.jsonl*", 0.002),  # their draft, or else what it became
+    "results": ("*results.jsonl*", 0.002),  # the temporary file, or already the file
     "between runs": ("results.jsonl", 1.0),
 }
-#: What is not compared: no part of the result, or named after a process.
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LEFT = 128 + signal.SIGTERM  # exit code of a run that saved itself
+#: Files that are not compared: they are no part of the result, or contain a process id.
 LOGS = ("metrics", "wandb", ".lock")
 
 
 def main() -> int:
-    """Do both sweeps, and print and return whether their runs differ: 0 if no file does."""
+    """Do both sweeps and compare their files.
+
+    Returns:
+        0 if no file differs, else 1.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=20, help="number of interruptions")
+    parser.add_argument("--seed", type=int, default=0, help="of moments and signals")
     parser.add_argument("--output", type=Path, help="a new folder; by default outputs/chaos, emptied")
-    given = parser.parse_args()
-    output = fresh(given.output, "chaos")
-    here = output / "sweep"  # of both sweeps, as checkpoints hold their path
-    print(f"{given.kills} kills at the moments of seed {given.seed}", flush=True)
-    seeds = _kill(here, given.kills, random.Random(given.seed))
-    _end(_sweep(here, seeds), here)
-    killed = here.rename(output / "killed")
-    _end(_sweep(here, seeds), here)
-    differing = different(killed, here)
+    options = parser.parse_args()
+    output = make_output(options.output, "chaos")
+    folder = output / "sweep"  # the same for both sweeps, as checkpoints contain their path
+    print(f"{options.kills} interruptions, seed {options.seed}", flush=True)
+    seeds = _interrupt(folder, options.kills, random.Random(options.seed))
+    _wait(_start(folder, seeds), folder)
+    interrupted = folder.rename(output / "interrupted")
+    _wait(_start(folder, seeds), folder)
+    differing = different(interrupted, folder)
     for path in differing:
         print(f"differs: {path}")
-    runs = len(list(here.glob("runs/*/results.jsonl")))
-    print(f"{runs} runs, {len(_files(killed, here))} files: {len(differing)} differ")
+    runs = len(list(folder.glob("runs/*/results.jsonl")))
+    print(f"{runs} runs, {len(_files(interrupted, folder))} files: {len(differing)} differ")
     return int(bool(differing))
 
 
-def _kill(here: Path, kills: int, chance: random.Random) -> int:
-    """Start the sweep and kill it, again and again; return how many seeds it took to spend all kills."""
+def _interrupt(folder: Path, count: int, rng: random.Random) -> int:
+    """Start the sweep and interrupt it, `count` times; return the number of seeds that the sweep needed."""
     seeds, done = 1, 0
-    while done < kills:
-        if done % len(PHASES) == 0:
-            order = chance.sample(list(PHASES), len(PHASES))
-        phase = order[done % len(PHASES)]
-        sign, longest = PHASES[phase]
-        after = chance.uniform(0, longest)
-        before = set(here.glob(f"runs/*/{sign}"))
-        process = _sweep(here, seeds)
-        while not _begun(here, sign, before) and process.poll() is None:
+    trials = _shuffled([(phase, number) for phase in PHASES for number in SIGNALS], rng)
+    while done < count:
+        phase, number = next(trials)
+        begins_with, longest = PHASES[phase]
+        delay, whole_group = rng.uniform(0, longest), rng.random() < 0.5
+        before = set(folder.glob(f"runs/*/{begins_with}"))
+        process = _start(folder, seeds)
+        while not _begun(folder, begins_with, before) and process.poll() is None:
             time.sleep(0.001)
-        time.sleep(after)
-        process.kill()
-        if _end(process, here) == -signal.SIGKILL:
-            done += 1
-            print(f"kill {done:2}, {after:.3f} s into {phase}: {_landed(here, process.pid)}", flush=True)
-        else:
+        time.sleep(delay)
+        if process.poll() is None:
+            (os.killpg if whole_group else os.kill)(process.pid, number)
+        if _wait(process, folder, number) == 0:  # the sweep was finished before
+            if len(list(folder.glob("runs/*/results.jsonl"))) < 2 * seeds:
+                sys.exit(f"the sweep ended with exit code 0, but not all runs are finished:\n{_log(folder)}")
             seeds += 1
+            continue
+        done += 1
+        name = signal.Signals(number).name + (" to the group" if whole_group else "")
+        print(f"{done:2}: {name}, {delay:.3f} s into {phase}: {_landed(folder, process.pid)}", flush=True)
     return seeds
 
 
-def _sweep(here: Path, seeds: int) -> subprocess.Popen:
-    """Start two runs a seed, on one thread each."""
-    here.mkdir(exist_ok=True)
-    own = ["trainer.max_steps=12", "evaluation.every=5", "flix=flix,compute_matched", "flix.controls=[]"]
-    command = [sys.executable, "train.py", "-m", *SMALL, *own, f"seed=range(0,{seeds})", f"output={here}"]
+def _shuffled(items: list, rng: random.Random) -> Iterator:
+    """Give each item once, in random order, again and again."""
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def _start(folder: Path, seeds: int) -> subprocess.Popen:
+    """Start a sweep of two runs a seed, on one thread, in a process group of its own."""
+    folder.mkdir(exist_ok=True)
+    own = ["trainer.max_steps=5", "flix=flix,compute_matched", "flix.controls=[]"]
+    command = [sys.executable, "train.py", "-m", *SMALL, *own, f"seed=range(0,{seeds})", f"output={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    with (here / "log").open("w") as log:
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
 
 
-def _end(process: subprocess.Popen, here: Path) -> int:
-    """Wait for the sweep's end, by itself or by a kill; return its exit code."""
+def _wait(process: subprocess.Popen, folder: Path, number: int | None = None) -> int:
+    """Wait for the sweep's end and return its exit code; exit unless it is 0 or what the signal calls for."""
     code = process.wait()
-    if code not in (0, -signal.SIGKILL):
-        sys.exit(f"the sweep failed:\n{_log(here)}")
+    expected = (0,) if number is None else (0, -number, LEFT)
+    if code not in expected or "Traceback" in _log(folder):
+        sys.exit(f"the sweep failed with exit code {code}:\n{_log(folder)}")
     return code
 
 
-def _begun(here: Path, sign: str, before: set[Path]) -> bool:
-    if "jsonl" in sign:
-        return bool(set(here.glob(f"runs/*/{sign}")) - before)
-    return bool(re.search(sign, _log(here)))
+def _begun(folder: Path, begins_with: str, before: set[Path]) -> bool:
+    if "." in begins_with:
+        return bool(set(folder.glob(f"runs/*/{begins_with}")) - before)
+    return bool(re.search(begins_with, _log(folder)))
 
 
-def _log(here: Path) -> str:
-    return (here / "log").read_text()
+def _log(folder: Path) -> str:
+    return (folder / "log").read_text()
 
 
-def _landed(here: Path, pid: int) -> str:
-    """What the process was at when it died."""
-    if half := sorted(here.rglob(f".*.{pid}")):
-        return f"writing {half[0].relative_to(here / 'runs')}"
-    said = re.findall(r"(\S+-seed\d+-\w+): (step|validating at step|testing)(?: (\d+))?", _log(here))
-    if not said:
+def _landed(folder: Path, pid: int) -> str:
+    """Say what the process was doing when it ended."""
+    if unfinished := sorted(folder.rglob(f".*.{pid}")):
+        return f"writing {unfinished[0].relative_to(folder / 'runs')}"
+    logged = re.findall(r"(\S+-seed\d+-\w+): (step|validating at step|testing)(?: (\d+))?", _log(folder))
+    if not logged:
         return "before its first step"
-    run, doing, step = said[-1]
-    folder = here / "runs" / run
-    if (folder / "results.jsonl").exists():
+    run, doing, step = logged[-1]
+    path = folder / "runs" / run
+    if (path / "results.jsonl").exists():
         return f"{run} had its results"
     if doing == "testing":
         return f"{run} in test"
     if doing == "step":
         return f"{run} in training"
-    validation, last = folder / f"validations/{int(step):06}.jsonl", folder / "checkpoints/last.ckpt"
+    validation, last = path / f"validations/{int(step):06}.jsonl", path / "checkpoints/last.ckpt"
     if not validation.exists():
         return f"{run} in validation at step {step}"
     if not last.exists() or last.stat().st_mtime < validation.stat().st_mtime:
@@ -131,12 +152,12 @@ def _landed(here: Path, pid: int) -> str:
 
 
 def different(one: Path, other: Path) -> list[Path]:
-    """The files of two sweeps' runs that are not the same, or in one only, by their path below the sweep."""
+    """List the files of two sweeps' runs that differ or are in one only, by their paths below the sweep."""
     return [path for path in _files(one, other) if not _same(one / path, other / path)]
 
 
 def _files(*sweeps: Path) -> list[Path]:
-    """Every file of any of these sweeps' runs, by its path below the sweep."""
+    """List every file of any of these sweeps' runs, by its path below the sweep."""
     found = {
         path.relative_to(sweep)
         for sweep in sweeps
@@ -151,7 +172,7 @@ def _same(one: Path, other: Path) -> bool:
         return False
     if one.suffix == ".ckpt":
         return _equal(*({**torch.load(path, weights_only=True), "seconds": None} for path in (one, other)))
-    # Only the row of how long the run took may differ.
+    # The row of the run's duration may differ.
     timeless = [f"""<(grep -v '"metric": "seconds"' '{path}')""" for path in (one, other)]
     return subprocess.run(["bash", "-c", f"cmp {' '.join(timeless)}"]).returncode == 0
 

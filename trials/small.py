@@ -1,4 +1,4 @@
-"""Runs of the built-in model on the built-in benchmark that take seconds, for what needs many of them."""
+"""Runs of seconds, of the built-in model on the built-in benchmark, for trials that need many runs."""
 
 import shutil
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-#: Overrides of one: four steps, two validations, one example of each dataset and split to generate for.
+#: Overrides of one run: four steps, two validations, one example of each dataset and split to evaluate.
 SMALL = [
     "mixture=joint_5",
     "data.root.train=8",
@@ -24,13 +24,13 @@ SMALL = [
 ]
 
 
-def fresh(given: Path | None, name: str) -> Path:
-    """Make a given folder, or `outputs/<name>` anew; exit where a given one is there already."""
+def make_output(given: Path | None, name: str) -> Path:
+    """Make a given folder, or empty `outputs/<name>`; exit if a given folder exists already."""
     folder = (given or REPOSITORY / "outputs" / name).resolve()
     if given is None:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        sys.exit(f"{folder} is there already: give a new folder")
+        sys.exit(f"{folder} exists already: give a new folder")
     return folder
