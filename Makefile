@@ -14,7 +14,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format chaos soak xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
+.PHONY: help setup test lint format chaos cluster soak xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -43,6 +43,9 @@ format: setup ## fix what ruff can fix
 
 chaos: setup ## interrupt a small sweep KILLS times at random moments; its files must equal an unbroken sweep's, to the bit
 	$(BIN)/python -m trials.chaos --kills $(KILLS) $(ARGS)
+
+cluster: setup ## preempt, cancel and time out a sweep on a SLURM of two nodes on this machine; its rows must be one process's
+	$(BIN)/python -m trials.cluster $(ARGS)
 
 soak: setup ## do small runs in one process for MINUTES; its memory, open files and threads must not grow
 	$(BIN)/python -m trials.soak --minutes $(MINUTES) $(ARGS)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from functools import partial, wraps
-from itertools import chain, count, repeat
+from itertools import chain, count, cycle, repeat
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -31,6 +31,7 @@ from flix_lightning.tasks.metrics import METRICS
 from flix_lightning.training import module
 from flix_lightning.training import train as experiment
 from flix_lightning.training.checkpointing import AtomicCheckpointIO, BestCheckpoint
+from flix_lightning.training.interruption import SIGNALS
 from flix_lightning.training.module import FlixModule
 from flix_lightning.training.train import Training
 
@@ -416,21 +417,22 @@ def test_interrupted_it_says_how_to_go_on(tiny, tmp_path, how, code):
     assert "Traceback" not in started.err
 
 
-#: Where a SIGTERM comes, and the step that the run then goes on from: of a validation, the one it is of.
+#: Where a signal comes, and the step that the run then goes on from: of a validation, the one it is of.
 ASKED = [
-    (partial(die_in, FlixModule, "training_step", 5), 3),  # the first micro-batch of step 3
+    (partial(die_in, FlixModule, "training_step", 1), 1),  # before the first validation
+    (partial(die_in, FlixModule, "training_step", 3), 3),  # the first micro-batch of step 3
     (partial(die_in, FlixModule, "validation_step", 2), 4),
     (partial(die_in, FlixModule, "validation_step", 1), 4),  # the same one again
     (partial(die_in, AtomicCheckpointIO, "save_checkpoint", 1, "last"), 4),
-    (partial(die_in, FlixModule, "training_step", 4), 6),  # validated first: SIGTERM comes before
+    (partial(die_in, FlixModule, "training_step", 4), 6),  # validated first: the signal comes before
     (partial(die_in, FlixModule, "validation_step", 4), 6),  # of step 7, the last one
     (partial(die_in, FlixModule, "test_step", 3), 7),  # the last batch of an evaluation
 ]
 
 
 def test_asked_to_leave_it_saves_and_ends_as_an_unbroken_run_does(tiny, tmp_path, unbroken):
-    for moment, step in ASKED:
-        asked = partial(moment, how=signal.SIGTERM)
+    for (moment, step), how in zip(ASKED, cycle(SIGNALS), strict=False):
+        asked = partial(moment, how=how)
         left = commands.run(tmp_path, "train.py", *tiny, *RESUMED, before=asked, code=143)
         assert left.err.endswith("interrupted; call again to go on\n")
         (folder,) = tmp_path.glob("outputs/runs/*")
@@ -447,9 +449,11 @@ def on_slurm():
 
 
 def test_on_slurm_it_does_not_go_on_from_another_run(tiny, tmp_path, unbroken):
-    shutil.copy(unbroken / "checkpoints/last.ckpt", tmp_path / "hpc_ckpt_1.ckpt")
+    folder = Run.resolve(config([*tiny, *RESUMED, "seed=1", f"output={tmp_path}/outputs"])).path
+    for place in (tmp_path, folder / "checkpoints"):  # where older runs left such files
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(unbroken / "checkpoints/last.ckpt", place / "hpc_ckpt_1.ckpt")
     commands.run(tmp_path, "train.py", *tiny, *RESUMED, "seed=1", before=on_slurm)
-    (folder,) = tmp_path.glob("outputs/runs/*")
     assert {row["step"] for row in rows(folder, split="validation")} == {2, 4, 6, 7}
 
 
