@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
 
-from trials.small import REPOSITORY, SMALL, fresh
+from trials.small import REPOSITORY, SMALL, make_output
 
 OWN = [
     "seed=0,1",
@@ -55,7 +55,7 @@ def main() -> int:
     given = parser.parse_args()
     if not shutil.which("slurmctld"):
         sys.exit("no slurmctld: apt-get install the packages that trials/slurm.sh names")
-    here = fresh(given.output, "cluster")
+    here = make_output(given.output, "cluster")
     alone, swept = here / "alone", here / "cluster"
     _sweep(alone, given.overrides).wait(LIMIT)
     with _slurm(here / "slurm"):

@@ -27,7 +27,7 @@ from flix_lightning.runs.predictions import Prediction
 from flix_lightning.tasks.definitions import get_task
 from flix_lightning.tasks.metrics import score_texts
 
-#: Steps of which the losses are looked at together.
+#: Steps whose losses are checked together.
 LOSSES = 10
 
 
@@ -51,7 +51,7 @@ class Score:
 class FlixModule(LightningModule):
     """Trains an adapter; the base stays frozen and in eval mode.
 
-    Its checkpoints hold the adapter, and what training needs to go on, and nothing of the base.
+    Its checkpoints hold the adapter and what training needs to resume, without the base.
 
     Args:
         base: the base model, into which `adapter` is injected.
@@ -91,17 +91,17 @@ class FlixModule(LightningModule):
         self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
         self.on_scores = on_scores
         self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
-        self.leaving = False  # whether the process is to end, and what is left of an evaluation is not done
+        self.leaving = False  # set when the process is to end: the rest of an evaluation is skipped
         self._predictions: dict[int, dict[int, Prediction]] = defaultdict(dict)
         self._step_loss = 0.0
-        self._losses: dict[int, Tensor] = {}  # of steps that were not looked at
-        # By this process: examples seen, and those that had no active feature. Not a buffer, which DDP would
-        # overwrite with the first process's.
+        self._losses: dict[int, Tensor] = {}  # step -> its loss, not checked yet
+        # Examples that this process saw, and those without an active feature. No buffer: DDP would overwrite
+        # it with the first process's.
         self._seen_without = torch.zeros(2, dtype=torch.long)
-        self.seconds = 0.0  # of training, over all the times it was resumed
+        self.seconds = 0.0  # of training, also before the run was resumed
 
     def train(self, mode: bool = True) -> "FlixModule":
-        """Set training mode, but of the base: its own dropout stays off."""
+        """Set the mode of the adapter. The base stays in eval mode, without its dropout."""
         super().train(mode)
         self.model.eval()
         return self
@@ -122,25 +122,25 @@ class FlixModule(LightningModule):
         self._seen_without += torch.tensor([len(features), without])
         loss = total / batch["target_tokens"]
         self._step_loss += loss.detach()
-        # Lightning divides by the accumulation, and DDP by the number of processes; the loss is divided by
-        # the target tokens of all of them already.
+        # Lightning divides by the number of micro-batches and DDP by that of processes, but the loss is
+        # divided by the target tokens of all of them already.
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def _token_loss(self, batch: dict[str, Any]) -> Tensor:
         labels = batch["labels"]
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if self.is_encoder_decoder:
-            # Not the model's own shifting, which for mBART starts otherwise than generation does.
+            # The model's own shifting differs from generation in how it starts mBART's targets.
             read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0)
             inputs["decoder_input_ids"] = torch.cat([self.generate.starts(labels), read], dim=1)
             labels = functional.pad(labels, (len(self.decoder_start) - 1, 0), value=IGNORED)
         else:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
         labels = labels.flatten()
-        # Their number is known: to count them, a GPU would have to be waited for.
+        # The number is known from the data: to count on a GPU would wait for it.
         counted = torch.nonzero_static(labels != IGNORED, size=batch["own_target_tokens"]).squeeze(1)
-        # Logits of padding and of prompts would fill the memory where the vocabulary is large.
-        with _only(counted, self.model.get_output_embeddings()):
+        # With a large vocabulary, logits of padding and prompts would fill the memory.
+        with _at_positions(counted, self.model.get_output_embeddings()):
             logits = self.model(**inputs, use_cache=False).logits
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
@@ -151,11 +151,11 @@ class FlixModule(LightningModule):
         self.log("train/loss", loss)
         self._step_loss = 0.0
 
-    def _look_at_losses(self) -> None:
-        """See that the losses since the last look are numbers; not at each step, as a GPU is waited for.
+    def _check_losses(self) -> None:
+        """Check that the losses since the last check are finite; not at each step, as this waits for a GPU.
 
         Raises:
-            UserError: one is not, and so is no weight since.
+            UserError: one is not, so the weights since then are not finite either.
         """
         losses = torch.stack(list(self._losses.values())).tolist() if self._losses else []
         for step, loss in zip(self._losses, losses, strict=True):
@@ -172,10 +172,10 @@ class FlixModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the gradient, also where Lightning does not for a fused optimizer: in bfloat16.
+        """Clip the norm of the gradient. Lightning's own refuses a fused optimizer under bf16-mixed.
 
         Raises:
-            UserError: under a precision that scales gradients, which have no norm to clip before the step.
+            UserError: the precision scales gradients, whose true norm is not known before the step.
         """
         if gradient_clip_val is None:
             return
@@ -188,15 +188,15 @@ class FlixModule(LightningModule):
         clip(self.adapter.parameters(), gradient_clip_val)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """End on a validation: the last step is always evaluated, wherever `val_check_interval` falls."""
+        """End training at the last step, so that it is validated whatever `val_check_interval` is."""
         self.seconds = time.monotonic() - self._began
         if len(self._losses) == LOSSES:
-            self._look_at_losses()
+            self._check_losses()
         if self.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, or LazyAdam; no weight decay, which would shrink the rows of features that a batch lacks."""
+        """AdamW or LazyAdam, without weight decay, which would shrink rows of features that a batch lacks."""
         pools, rate = self.adapter.parameters(), self.learning_rate
         if self.lazy:
             optimizer = LazyAdam(pools, lr=rate)
@@ -208,11 +208,11 @@ class FlixModule(LightningModule):
     # -- evaluation
 
     def on_validation_start(self) -> None:
-        """Evaluate no weights that are no numbers; raises UserError."""
-        self._look_at_losses()
+        """Check that the losses are finite before evaluating; raises UserError if not."""
+        self._check_losses()
 
     def validation_step(self, batch: dict[str, Any]) -> None:
-        """Generate, greedily, and count each example in its dataset's metric."""
+        """Generate greedily, and keep each example's prediction for its dataset's metric."""
         if self.leaving:
             return
         features = [
@@ -269,20 +269,17 @@ class FlixModule(LightningModule):
     # -- checkpoints
 
     def seen_without(self) -> Tensor:
-        """Return how many examples were trained on, and how many of these had no active feature: long [2].
+        """Count the examples that were trained on, and those of them without an active feature: long [2].
 
-        Over all processes, each of which must ask.
+        It sums over all processes, each of which must call it.
         """
         return self.trainer.strategy.reduce(
             self._seen_without.to(self.device, copy=True), reduce_op="sum"
         ).cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter, its features and the counts; leave out the base.
-
-        Raises UserError where the weights are no numbers.
-        """
-        self._look_at_losses()
+        """Save the adapter, its features and the counts, without the base; raises UserError as validation."""
+        self._check_losses()
         checkpoint["state_dict"] = {}
         checkpoint["adapter"] = self.adapter.state_dict()
         checkpoint["ranks"] = dict(self.adapter.space.ranks)
@@ -294,7 +291,7 @@ class FlixModule(LightningModule):
         self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
         self._seen_without.copy_(checkpoint["seen_without"] if self.global_rank == 0 else torch.zeros(2))
         self.seconds = checkpoint["seconds"]
-        # Lightning counts micro-batches, of which a step may have another number than before.
+        # Lightning counts micro-batches, and a step may have another number of them than before.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
@@ -302,8 +299,8 @@ class FlixModule(LightningModule):
 
 
 @contextmanager
-def _only(positions: Tensor, head: nn.Module) -> Iterator[None]:
-    """Have `head` see its input [batch, length, width] at `positions` [n] of batch · length alone."""
+def _at_positions(positions: Tensor, head: nn.Module) -> Iterator[None]:
+    """Apply `head` to its input [batch, length, width] only at `positions` [n] of batch · length."""
 
     def select(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (inputs[0].flatten(0, 1).index_select(0, positions),)

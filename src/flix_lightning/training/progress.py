@@ -1,4 +1,4 @@
-"""How a run shows where it is and how long it will take."""
+"""Progress of a run: its step, its loss and the time left, as a bar or as log lines."""
 
 import logging
 import time
@@ -28,13 +28,13 @@ def progress_callback(kind: str, name: str) -> Callback:
 
 
 class ProgressBar(Callback):
-    """One bar a run, in optimizer steps, with the time left; it says when an evaluation is on."""
+    """One bar a run, in optimizer steps, with the time left."""
 
     def __init__(self, name: str):
         self.name = name
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Open the bar where a resumed run is."""
+        """Open the bar at the step that the run resumes from."""
         self.bar = tqdm(
             total=trainer.max_steps,
             initial=trainer.global_step,
@@ -45,15 +45,15 @@ class ProgressBar(Callback):
         )
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Move on to the step that is done."""
+        """Move to the current step."""
         loss = trainer.callback_metrics.get("train/loss")
-        # To read a loss is to wait for the GPU, so only where the bar will show it.
+        # Reading a loss waits for the GPU, so it is read only when the bar is drawn.
         if loss is not None and time.time() - self.bar.last_print_t >= self.bar.mininterval:
             self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Say that validation is on."""
+        """Show that validation runs."""
         self.bar.set_postfix_str("validating")
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -74,21 +74,21 @@ class ProgressBar(Callback):
 
 
 class ProgressLines(Callback):
-    """Logs the step, the loss and the time left of one run now and then."""
+    """Logs a run's step, loss and time left every EVERY seconds, from its leading process."""
 
     def __init__(self, name: str):
         self.name = name
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock."""
-        self.began, self.first, self.said = time.monotonic(), trainer.global_step, 0.0
+        self.began, self.first, self.logged = time.monotonic(), trainer.global_step, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Say where it is, when it was not said for a while."""
+        """Log a line if the last one is EVERY seconds ago."""
         now, done = time.monotonic(), trainer.global_step - self.first
-        if not done or now - self.said < EVERY:
+        if not done or now - self.logged < EVERY or not trainer.is_global_zero:
             return
-        self.said = now
+        self.logged = now
         left = timedelta(seconds=round((now - self.began) / done * (trainer.max_steps - trainer.global_step)))
         loss = trainer.callback_metrics.get("train/loss", float("nan"))
         log.info(
@@ -101,11 +101,11 @@ class ProgressLines(Callback):
         )
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Say that validation begins."""
+        """Log that validation begins."""
         log.info("%s: validating at step %d", self.name, trainer.global_step)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Say that a test begins, and of which features: there is one for each task and control."""
+        """Log that a test begins, and with which features: there is one for each task and control."""
         active = "all" if module.active is None else " and ".join(module.active) or "no"
         log.info(
             "%s: testing with %s features, batches: %d", self.name, active, sum(trainer.num_test_batches)
