@@ -223,7 +223,7 @@ def test_resolve_ranks(ranks, reference, expected):
             {},
             "ranks.language: YAML reads an unquoted yes as true",
         ),
-        ({None: 2}, TRAINED, {}, "ranks: YAML reads an unquoted null as nothing"),
+        ({None: 2}, TRAINED, {}, "ranks: a name is missing"),
         ({"language": {2020: 2, "2020": 3, "default": 1}}, TRAINED, {}, "ranks.language names '2020' twice"),
         ({"task": -1}, TRAINED, {}, "task.*-1"),
         ({"task": 1.5}, TRAINED, {}, r"task.*1\.5"),

@@ -203,7 +203,7 @@ def error_line(error: Exception, config: str = "train") -> str:
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: Hydra cannot read it; KEY=VALUE is needed, and special characters stand in "
-            "quotes within quotes, as in \"KEY='(a|b)'\""
+            "quotes within quotes, as in \"KEY='(a|b)'\"; in {NAME:VALUE}, NAME has no quotes"
         )
     if isinstance(error, ConfigCompositionException) and error.__cause__:
         misspelt = re.match(r"Could not override '([^']+)'", text)

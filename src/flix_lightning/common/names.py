@@ -8,7 +8,7 @@ from flix_lightning.common.errors import UserError
 _QUOTED = {
     False: 'YAML reads an unquoted no as false; write "no" in quotes',
     True: 'YAML reads an unquoted yes as true; write "yes" in quotes',
-    None: 'YAML reads an unquoted null as nothing; write "null" in quotes',
+    None: "a name is missing (YAML reads an unquoted null as nothing)",
 }
 
 

@@ -75,7 +75,11 @@ def list_of(kind: Kind, words: str) -> Kind:
 ANY = Kind("anything", lambda value: True)  # checked where it is used
 POSITIVE = Kind("a number above 0", lambda value: type(value) in (int, float) and 0 < value < math.inf)
 BOOLEAN = Kind("true or false", lambda value: type(value) is bool)
-TEXT = Kind("a text", lambda value: isinstance(value, str) and bool(re.fullmatch(r"[^\0-\x1f\x7f]+", value)))
+# Half a surrogate pair comes from a path that is not UTF-8, and could not be written to any file of the run.
+TEXT = Kind(
+    "a text (UTF-8)",
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"[^\0-\x1f\x7f\ud800-\udfff]+", value)),
+)
 MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping | DictConfig))
 # Names become folders and W&B tags, which have at most 64 characters.
 NAME = Kind(
