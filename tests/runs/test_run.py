@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.runs import rows as results
+from flix_lightning.runs.identity import hash_settings
 from flix_lightning.runs.lock import RunBusy, lock_folder
 from flix_lightning.runs.predictions import Prediction, read_predictions, write_predictions
 from flix_lightning.runs.rows import Row
-from flix_lightning.runs.run import Run, hash_settings
+from flix_lightning.runs.run import Run
 
 DATASET = {"task": "ner", "language": "sw", "seen": "seen"}
 FACTS = {"run": "0123456789", "method": "FLix", "mixture": "joint", "seed": 0, "active": "all"}
@@ -23,7 +24,7 @@ CONFIG = {"flix": {"dropout": 0.7, "ranks": {"task": 4, "language": 2}}, "seed":
 
 
 def test_the_id_is_ten_hexadecimal_digits_and_the_same_in_another_process():
-    code = f"from flix_lightning.runs.run import hash_settings; print(hash_settings({CONFIG!r}))"
+    code = f"from flix_lightning.runs.identity import hash_settings; print(hash_settings({CONFIG!r}))"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -19,9 +19,10 @@ from flix_lightning.inference.predictor import Predictor, load, windows
 from flix_lightning.inference.requests import Request, Tally
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs import rows as results
+from flix_lightning.runs.identity import hash_settings
 from flix_lightning.runs.lock import lock_folder
 from flix_lightning.runs.rows import Row
-from flix_lightning.runs.run import Run, hash_settings
+from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import make_value
 from flix_lightning.tasks.definitions import get_task
 from flix_lightning.tasks.metrics import score_texts

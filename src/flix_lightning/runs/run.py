@@ -1,19 +1,16 @@
 """One run: its settings, its identity, and what lies in its folder."""
 
 import csv
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +32,12 @@ from flix_lightning.models import vocabulary
 from flix_lightning.models.base import Base
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.checkpoints import Checkpoint
+from flix_lightning.runs.identity import run_id
 from flix_lightning.runs.lock import lock_folder
 from flix_lightning.runs.predictions import Prediction, read_predictions
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.settings import SETTINGS, make_value
 from flix_lightning.runs.start import Start
-from flix_lightning.tasks.definitions import get_task
 from flix_lightning.tasks.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -89,7 +86,7 @@ class Run:
         run = cls(cfg, cfg.output)
         FeatureSpace(run.ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
         _check_kinds(cfg)
-        run.id = hash_settings(run._deciding())
+        run.id = run_id(run)
         name = f"{run.method.lower()}-{run.mixture.name}-seed{cfg.seed}-{run.id}"
         run.path = Path(cfg.output) / "runs" / name
         return run
@@ -175,29 +172,6 @@ class Run:
         trained = self.mixture.trained_attributes(self.layout, kinds)
         ranks = resolve_ranks(table, trained, self.mixture.ranks)
         return self.start.add_to(ranks) if self.start else ranks
-
-    def _deciding(self) -> dict[str, Any]:
-        """All that decides the run's result, and nothing else."""
-        cfg, mixture = self.cfg, self.mixture
-        datasets = [*mixture.train, *mixture.evaluate]
-        base = models.fingerprint(self.pretrained, cfg.model.revision)
-        if cfg.model.vocabulary != "all":  # the files, below, decide which tokens are kept
-            base += f" with the vocabulary of the {cfg.model.vocabulary}"
-        # Runs from before there was `start` keep their hash.
-        later = {"start": self.start.deciding} if self.start else {}
-        return later | {
-            "schema": results.SCHEMA,
-            "base": base,
-            "files": self.layout.fingerprint(mixture.paths(self.layout)),
-            "datasets": [len(mixture.train), [dataset.attributes for dataset in datasets]],
-            "sampling": [str(mixture.temperature), mixture.cap, mixture.report],
-            "tasks": [asdict(get_task(name)) for name in sorted({one.task for one in datasets})],
-            "lengths": [cfg.data.max_input_length, cfg.data.max_target_length],
-            "ranks": dict(self.ranks),
-            "dropout": plain(cfg.flix.dropout),
-            "controls": plain(cfg.flix.controls),
-            **settings.deciding(cfg, SETTINGS),
-        }
 
     # -- its folder
 
@@ -388,33 +362,6 @@ def resolve_all(cfgs: Iterable[DictConfig]) -> tuple[list[Run], list[str]]:
 def left_out_note(left_out: Collection[str]) -> tuple[str, ...]:
     """Say in one line which mixtures `resolve_all` left out; no line where there are none."""
     return (f"The data holds nothing of, so left out: {', '.join(left_out)}.",) if left_out else ()
-
-
-def hash_settings(deciding: Mapping[str, Any]) -> str:
-    """Hash what decides a run's result into 10 hexadecimal digits.
-
-    Args:
-        deciding: plain data (mappings, lists, strings, numbers, booleans, None). The order of keys does not
-            matter, and 0 and 0.0 are one number.
-
-    Raises:
-        TypeError: a value that JSON cannot hold.
-    """
-    canonical = json.dumps(_one_number(deciding), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
-
-
-def _one_number(value: Any) -> Any:
-    """A dropout of 0, as YAML has it, and of 0.0, as a command line has it, must not be two runs."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case Mapping():
-            return {key: _one_number(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_one_number(item) for item in value]
-        case _:
-            return value
 
 
 def read_config(path: Path) -> DictConfig:
