@@ -23,4 +23,4 @@ def test_a_run_keeps_its_folder(sweep, output):
     for cfg in cfgs:
         cfg.output = str(output)
     runs, _ = resolve_all(cfgs)
-    assert [run.name for run in runs] == BEFORE[sweep]
+    assert {run.name for run in runs} == {*BEFORE[sweep]}
