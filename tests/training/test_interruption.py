@@ -3,6 +3,7 @@ import signal
 import subprocess
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from flix_lightning.runs.run import Run
@@ -14,6 +15,7 @@ from flix_lightning.training.processes import RunEnvironment
 def ran(monkeypatch):
     """The commands that are run, none of which is."""
     commands = []
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # a follower's place changes it
     monkeypatch.setattr(subprocess, "run", commands.append)
     for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
