@@ -88,13 +88,14 @@ def test_progress_is_logged(tmp_path, log, parallel_from, monkeypatch, caplog):
 def start(folder, log, seconds, parallel_from):
     """Another process that makes the folder of 8 parts."""
     code = f"""
-import os, sys
+import os, signal, sys
 from functools import partial
 from pathlib import Path
 from flix_lightning.data import build
 from test_build import write
 LOG = Path({str(log)!r})
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     build.PARALLEL_FROM = {parallel_from}
     os.sched_getaffinity = lambda pid: range(2)
     build.build_folder(Path({str(folder)!r}), list("abcdefgh"), partial(write, LOG, {seconds}), "x")
@@ -102,7 +103,8 @@ if __name__ == "__main__":
     script = log.with_name(f"{log.name}.py")
     script.write_text(code)
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
 
 
 def wait_for(condition, seconds=60):
@@ -128,6 +130,14 @@ def test_after_a_kill_the_finished_parts_are_kept_and_no_helper_is_left(tmp_path
     build_folder(tmp_path / "made", list("abcdefgh"), partial(write, log, 0), "testing")
     assert written(log) == sorted({*"abcdefgh"} - {*kept})
     assert sorted(content(tmp_path / "made").values()) == list("abcdefgh")
+
+
+def test_a_signal_to_all_processes_that_only_the_first_handles_ends_no_helper(tmp_path, log):
+    process = start(tmp_path / "made", log, 0.1, 2)
+    wait_for(log.exists)
+    os.killpg(process.pid, signal.SIGUSR1)
+    assert process.wait() == 0
+    assert written(log) == list("abcdefgh")
 
 
 def test_another_process_waits_and_makes_nothing_twice(tmp_path, log, caplog):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, current_process, get_context, parent_process
+from multiprocessing import connection, current_process, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ def _write_all(files: Sequence[tuple[Path, Any]], write: Write) -> Iterator[None
     # A fork of this process could inherit locks, threads and a GPU.
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", write.__module__])
+    # SLURM sends these signals to all processes of a job, but they ask only this one to leave.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     pool = ProcessPoolExecutor(min(cores, len(files)), context, _start_helper, (write,))
     try:
         yield from pool.map(_help, *zip(*files, strict=True))

@@ -22,8 +22,8 @@ from flix_lightning.tasks.definitions import get_task
 
 _log = logging.getLogger(__name__)
 
-#: Raise it when the code of the data room makes another table of the same files and settings. Prompts have a
-#: version of their own.
+#: Raise it when the code of the data room makes another table of the same data and settings, or cuts it into
+#: other files. Prompts have a version of their own.
 TABLE_VERSION = 1
 
 #: Bytes of data files that become one file of a table.
@@ -133,7 +133,7 @@ def _shards(
                 shards.append([])
                 size = 0
             shards[-1].append(_Piece(index, dataset, span))
-            size += bytes_ // len(spans)
+            size += bytes_ if len(spans) == 1 else SHARD_BYTES
     return shards
 
 
