@@ -11,6 +11,7 @@ from tiny_runs import do, rows
 
 import commands
 from flix_lightning.common.errors import UserError
+from flix_lightning.reports.dashboard.page import page
 from flix_lightning.reports.tables.comparison import Comparison, scores_csv
 
 TESTED = [("ner", "sw"), ("ner", "yo"), ("summaries", "quz")]
@@ -176,6 +177,14 @@ def test_the_command_compares_folders_and_any_sweep(by, output, tiny, tmp_path):
 
     Comparison.of([Run.open(folder) for folder in folders]).report("").terminal(console)
     assert f"{fmean(ner):.1f}" in console.file.getvalue()
+
+
+def test_the_dashboard_compares_runs_of_no_table(output):
+    html = page(output, [])
+    assert "Runs trained on tiny: differences in points" in html
+    assert "FLix against Compute-matched" in html
+    assert "Comparison of" not in html
+    assert 'class="best"' in html
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from browser import chromium, look, requested
 from folders import line_of, write_split
 from omegaconf import OmegaConf
+from selenium.webdriver.support.select import Select
 from swept import swept
 from tiny_runs import do
 
@@ -327,3 +328,28 @@ def test_a_keyboard_reaches_all_that_scrolls_or_opens(seen):
         "return [...document.querySelectorAll('.scroll, pre')].filter(one => one.tabIndex < 0).length"
     )
     assert unreachable == 0
+
+
+def visible(seen):
+    """The languages that the first map shows, from top to bottom."""
+    return seen.execute_script(
+        "return [...document.querySelector('.heat').querySelectorAll('tbody tr')]"
+        ".filter(one => one.offsetHeight).sort((one, other) => one.offsetTop - other.offsetTop)"
+        ".map(one => one.querySelector('code').innerText)"
+    )
+
+
+def choose(seen, name, text):
+    Select(seen.find_element("id", name)).select_by_visible_text(text)
+
+
+def test_a_reader_chooses_a_language_and_an_order(seen):
+    look(seen, 1280)
+    assert visible(seen) == ["ar", "en", "hi", "sw", "ur", "yo"]
+    choose(seen, "order", "by NER")
+    assert visible(seen)[:2] == ["sw", "yo"]  # FLix ahead first; the others have no NER
+    choose(seen, "language", "Yoruba (yo)")
+    assert visible(seen) == ["yo"]
+    choose(seen, "language", "all")
+    choose(seen, "order", "by name")
+    assert visible(seen) == ["ar", "en", "hi", "sw", "ur", "yo"]

@@ -48,9 +48,11 @@ class Bars:
             bars = axes.bar(left, heights, width, label=name, color=_COLOURS[place % len(_COLOURS)])
             axes.bar_label(bars, [f"{value:+z.1f}" for value in heights], padding=2, size=7)
         axes.axhline(0, color=rcParams["axes.edgecolor"], linewidth=0.6)
-        axes.set_xticks(range(len(self.groups)), self.groups)
+        axes.set_xticks(range(len(self.groups)), self.groups, size=8)
         axes.set_xlim(-0.5, len(self.groups) - 0.5)
         axes.margins(y=0.12)
+        if not any(value for values in self.series.values() for value in values):
+            axes.set_ylim(-1, 1)
         return []
 
 

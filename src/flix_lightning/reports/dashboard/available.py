@@ -3,10 +3,11 @@
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from flix_lightning.common import cli
-from flix_lightning.reports.columns import APPENDIX
+from flix_lightning.reports.columns import APPENDIX, JOINT
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import TABLES, make
 from flix_lightning.runs.run import Run, resolve_all
@@ -55,41 +56,32 @@ class Available:
         return sorted({run.cfg.seed for run in self.runs})
 
 
-def find_tables(
-    overrides: Sequence[str], seeds: Collection[int]
-) -> tuple[dict[str, Available], list[Missing]]:
-    """Find out which tables have runs on some seeds, and which lack some.
+def find_tables(overrides: Sequence[str], runs: Sequence[Run]) -> tuple[dict[str, Available], list[Missing]]:
+    """Find out which tables have finished runs, and which lack some.
 
     Args:
         overrides: as for `python train.py -m`, without a sweep and a seed.
-        seeds: at least one.
-
-    Raises:
-        UserError, HydraException, OmegaConfBaseException: no table can be resolved with these overrides.
+        runs: finished runs; tables are looked for on their seeds and mixtures.
     """
-    available, missing, mistakes = {}, [], []
+    available, missing = {}, []
+    seeds, mixtures = {run.cfg.seed for run in runs}, {run.cfg.mixture.name for run in runs}
     for name in _SHOWN:
         try:
-            found, lacking = _find(name, overrides, seeds)
-        except cli.REPORTED_ERRORS as mistake:  # for example, its data is not on this machine
-            mistakes.append(mistake)
-            found, lacking = None, Missing(name, cli.error_line(mistake), _command(name, overrides))
+            found, lacking = _find(name, overrides, seeds, mixtures)
+        except cli.REPORTED_ERRORS as error:  # for example, its data is not on this machine
+            found, lacking = None, Missing(name, cli.error_line(error), _command(name, overrides))
         available |= {name: found} if found else {}
         missing += [lacking] if lacking else []
-    if len(mistakes) == len(_SHOWN):
-        raise mistakes[0]
     return available, missing
 
 
 def _find(
-    name: str, overrides: Sequence[str], seeds: Collection[int]
+    name: str, overrides: Sequence[str], seeds: Collection[int], mixtures: Collection[str]
 ) -> tuple[Available | None, Missing | None]:
-    cfgs = cli.sweep_configs([f"+sweeps={name}", *overrides])
     nothing = None, Missing(name, "no run of it is finished", _command(name, overrides))
-    folder = Path(cfgs[0].output) / "runs"
-    # Asked by name first, as to resolve a run may mean to make its base model.
-    if not any(any(folder.glob(f"*-{cfg.mixture.name}-seed*")) for cfg in cfgs):
+    if not mixtures & _mixtures(name, overrides):  # to compose and to resolve configs takes seconds
         return nothing
+    cfgs = cli.sweep_configs([f"+sweeps={name}", *overrides])
     runs, finished, left_out = {}, {}, []
     for seed in sorted(seeds):
         copies = [cfg.copy() for cfg in cfgs]  # composing them again for each seed would take a minute
@@ -110,6 +102,13 @@ def _find(
     present = [run for seed in shown for run in finished[seed]]
     absent = [run.name for seed in shown for run in runs[seed] if run not in finished[seed]]
     return Available(name, present, make(name, present, absent, left_out)), lacking
+
+
+def _mixtures(name: str, overrides: Sequence[str]) -> set[str]:
+    """The mixtures of a sweep."""
+    params = OmegaConf.load(cli.REPOSITORY / "sweeps" / f"{name}.yaml").hydra.sweeper.params
+    given = [one.partition("=")[2] for one in overrides if one.startswith("mixture=")]
+    return set((given or [params.get("mixture", JOINT)])[-1].split(","))
 
 
 def _command(name: str, overrides: Sequence[str]) -> str:

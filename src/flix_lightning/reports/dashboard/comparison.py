@@ -1,16 +1,16 @@
-"""FLix against each LoRA in the columns of a table, and language by language."""
+"""FLix against other lines in the columns of a table or of any runs, and language by language."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flix_lightning.reports.columns import METHODS, TABLE1, TABLE2, ScoreColumn
 from flix_lightning.reports.dashboard.available import Available
-from flix_lightning.reports.tables import lite
+from flix_lightning.reports.tables import comparison, lite
 from flix_lightning.reports.tables.differences import Difference, by_language, differences
 from flix_lightning.reports.tables.methods import by_method
 from flix_lightning.reports.tables.scores import Scores
-
-OURS = "FLix"
+from flix_lightning.runs.run import Run
 
 #: The tables that compare methods, with their columns. The page's answer is the first that is available.
 _COLUMNS = {"table1": TABLE1, "lite": lite.COLUMNS, "table2": TABLE2}
@@ -18,16 +18,18 @@ _COLUMNS = {"table1": TABLE1, "lite": lite.COLUMNS, "table2": TABLE2}
 
 @dataclass(frozen=True)
 class Against:
-    """FLix minus one baseline.
+    """One line minus another.
 
     Attributes:
-        baseline: the method.
+        ours: the line, mostly FLix.
+        other: the line that is subtracted.
         average: over the columns.
         columns: head -> the difference, in the table's order.
-        languages: language -> head -> (FLix's score, the baseline's), means over the seeds of both.
+        languages: language -> head -> (score of `ours`, of `other`), means over the seeds of both.
     """
 
-    baseline: str
+    ours: str
+    other: str
     average: Difference
     columns: Mapping[str, Difference]
     languages: Mapping[str, Mapping[str, tuple[float, float]]]
@@ -39,13 +41,13 @@ class Against:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of methods as differences.
+    """Lines of scores as differences.
 
     Attributes:
-        table: the table.
-        scores: its test scores by method.
+        table: the table or the comparison of any runs.
+        scores: its test scores by line.
         columns: its columns that have scores.
-        against: each baseline that shares languages with FLix.
+        against: each pair of lines that share languages.
     """
 
     table: Available
@@ -66,27 +68,53 @@ class Comparison:
         return _largest(ours - theirs for ours, theirs in pairs)
 
 
-def comparisons(available: Mapping[str, Available]) -> list[Comparison]:
+def of_tables(available: Mapping[str, Available]) -> list[Comparison]:
     """Each available table that compares FLix with a baseline."""
     found = []
     for name, columns in _COLUMNS.items():
         if table := available.get(name):
             scores = Scores(columns, by_method(table.runs, METHODS, {column.mixture for column in columns}))
-            against = [_against(scores, method) for method in METHODS if method != OURS]
-            scored = [column for column in columns if scores.languages(column)]
-            found.append(Comparison(table, scores, scored, [one for one in against if one.languages]))
+            minus = dict.fromkeys((method for method in METHODS if method != "FLix"), "FLix")
+            found.append(_comparison(table, scores, minus))
     return [one for one in found if one.against]
 
 
-def _against(scores: Scores, baseline: str) -> Against:
-    *found, average = differences(scores, OURS, baseline)
-    languages: dict[str, dict[str, tuple[float, float]]] = {}
+def of_any_runs(runs: Iterable[Run], available: Iterable[Available]) -> list[Comparison]:
+    """The runs on each mixture that are more than the runs of one table, if two or more of them differ.
+
+    Raises:
+        UserError: runs of the same settings and seed have other data or another base.
+    """
+    mixtures: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        mixtures[run.cfg.mixture.name].append(run)
+    shown = [{run.id for run in table.runs} for table in available]
+    found = []
+    for mixture, group in mixtures.items():
+        if any({run.id for run in group} <= ids for ids in shown):
+            continue
+        compared = comparison.Comparison.of(group)
+        title = f"Runs trained on {mixture}"
+        reports = {mixture: compared.report(title), f"{mixture}-languages": compared.languages_report()}
+        found.append(_comparison(Available(mixture, group, reports), compared.scores, compared.minus))
+    return [one for one in found if len(one.scores.runs) > 1]
+
+
+def _comparison(table: Available, scores: Scores, minus: Mapping[str, str]) -> Comparison:
+    against = [_against(scores, ours, other) for other, ours in minus.items()]
+    scored = [column for column in scores.columns if scores.languages(column)]
+    return Comparison(table, scores, scored, [one for one in against if one.languages])
+
+
+def _against(scores: Scores, ours: str, other: str) -> Against:
+    *found, average = differences(scores, ours, other)
+    languages: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
     for column in scores.columns:
-        for language, pair in by_language(scores, column, OURS, baseline).items():
-            languages.setdefault(language, {})[column.head] = pair
+        for language, pair in by_language(scores, column, ours, other).items():
+            languages[language][column.head] = pair
     heads = [column.head for column in scores.columns]
     columns = {head: one for head, one in zip(heads, found, strict=True) if one.mean is not None}
-    return Against(baseline, average, columns, languages)
+    return Against(ours, other, average, columns, languages)
 
 
 def _largest(numbers: Iterable[float]) -> float:

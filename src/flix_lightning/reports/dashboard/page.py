@@ -1,10 +1,11 @@
 """The page, from the tables and runs that are there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports.chart import Bars, Curves, svg
 from flix_lightning.reports.dashboard.available import find_tables
-from flix_lightning.reports.dashboard.comparison import OURS, comparisons
+from flix_lightning.reports.dashboard.comparison import of_any_runs, of_tables
 from flix_lightning.reports.dashboard.curves import curves, learning_curves
 from flix_lightning.reports.dashboard.samples import samples
 from flix_lightning.reports.render import Best
@@ -43,9 +44,16 @@ def page(output: Path, overrides: Sequence[str]) -> str:
     runs = [Run.open(path.parent) for path in sorted((output / "runs").glob("*/results.jsonl"))]
     if not runs:
         raise UserError(f"{output / 'runs'}: no finished run; `make reproduce-table1` makes the first six")
-    available, missing = find_tables(overrides, {run.cfg.seed for run in runs})
-    compared = comparisons(available)
-    learning = compared[0].table.runs if compared else []
+    available, missing = find_tables(overrides, runs)
+    by_table, any_runs = of_tables(available), of_any_runs(runs, available.values())
+    compared = [*by_table, *any_runs]
+    try:
+        found = samples(compared[0]) if compared else None
+    except UserError:
+        if by_table:
+            raise
+        found = None  # the data of these runs may be gone
+    languages = {code: None for one in compared for against in one.against for code in against.languages}
     content = {
         "output": output,
         "newest": datetime.fromtimestamp(max(run.results.stat().st_mtime for run in runs)),
@@ -53,12 +61,15 @@ def page(output: Path, overrides: Sequence[str]) -> str:
         "runs": runs,
         "members": {name: {run.id for run in one.runs} for name, one in available.items()},
         "available": available,
+        "any_runs": any_runs,
         "missing": missing,
         "compared": compared,
+        "languages": [code for code, _ in _by_name(languages)],
+        "heads": list(dict.fromkeys(column.head for one in compared for column in one.columns)),
         "curves": {name: make(available[name].runs) for name, make in _CURVES.items() if name in available},
         "charts": available["figure2"].reports.values() if "figure2" in available else [],
-        "learning": learning_curves(learning),
-        "samples": samples(compared[0]) if compared else None,
+        "learning": learning_curves(compared[0].table.runs if compared else []),
+        "samples": found,
     }
     return _environment().get_template("page.html").render(content)
 
@@ -76,14 +87,14 @@ def _environment() -> Environment:
         "signed": lambda number: f"{number:+z.1f}",
         "duration": lambda seconds: str(timedelta(seconds=round(seconds))),
         "language": _language,
-        "by_name": lambda languages: sorted(languages.items(), key=lambda one: _language(one[0]).lower()),
+        "by_name": _by_name,
         "draw": _draw,
         "curves": curves,
         "facts": lambda run: {row.metric: row for row in run.rows if row.split == "train"},
         "grouped": lambda items, name: [list(alike) for _, alike in groupby(items, attrgetter(name))],
     }
     environment.tests["best"] = lambda cell: isinstance(cell, Best)
-    environment.globals |= {"ours": OURS, "baselines": _BASELINES, "verdicts": VERDICTS}
+    environment.globals |= {"baselines": _BASELINES, "verdicts": VERDICTS}
     return environment
 
 
@@ -94,3 +105,8 @@ def _draw(panel: Bars | Curves) -> Markup:
 def _language(code: str) -> str:
     """A language's name; what stands in the place of a language, as a task, is its own."""
     return language_name(code) if is_known(code) else code
+
+
+def _by_name(languages: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a mapping by language holds, by the languages' names."""
+    return sorted(languages.items(), key=lambda one: _language(one[0]).lower())
