@@ -99,9 +99,7 @@ def _start_helper(write: Write) -> None:
     global _write
     _write = write
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the helpers use all cores already
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the main process too, which ends its helpers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process gets Ctrl-C too, and ends its helpers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()  # garbage collection need not look at what is imported
 

@@ -24,25 +24,13 @@ class Metric:
     score: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
     def counts(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
-        """Return what each example adds to each of the sums, `[examples, size]`.
-
-        Raises:
-            ValueError: There is not one target for each prediction.
-        """
+        """Return what each example adds to each of the sums, `[examples, size]`."""
         pairs = zip(predictions, targets, strict=True)
         return np.array([self.count(prediction, target) for prediction, target in pairs], dtype=np.float64)
 
 
 def score_texts(metric: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Score all predictions together.
-
-    Args:
-        metric: A key of `METRICS`.
-        predictions: The generated texts, at least one.
-        targets: One target for each prediction.
-
-    Returns:
-        The score, 0 to 100.
+    """Return the score of all predictions together, 0 to 100. `metric` is a key of `METRICS`.
 
     Raises:
         ValueError: There is not one target for each prediction.
@@ -64,10 +52,6 @@ def _entities(text: str) -> Counter[tuple[str, ...]]:
 def _span_score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     correct, predicted, wanted = np.moveaxis(sums, -1, 0)
     return 200 * correct / np.maximum(predicted + wanted, 1)
-
-
-def _match_counts(prediction: str, target: str) -> Sequence[float]:
-    return prediction == target, 1
 
 
 def _token_counts(prediction: str, target: str) -> Sequence[float]:
@@ -119,7 +103,7 @@ METRICS: dict[str, Metric] = {
     # Entities match as a multiset within one example. The score is 0 where no entity is right.
     "span_f1": Metric(_span_counts, _span_score),
     # Percentage of predictions that equal their target, without any normalisation (semantic parsing).
-    "exact_match": Metric(_match_counts, _mean_score),
+    "exact_match": Metric(lambda prediction, target: (prediction == target, 1), _mean_score),
     # Mean over examples of the F1 of bags of tokens, after SQuAD's normalisation (question answering).
     "qa_f1": Metric(_token_counts, _mean_score),
     # Corpus chrF2, equal to `sacrebleu.corpus_chrf(predictions, [targets]).score` (translation).
