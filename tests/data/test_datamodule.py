@@ -275,6 +275,7 @@ def test_how_the_work_is_shared_out_changes_no_row(folder, monkeypatch, parallel
 
 def test_a_bad_line_has_the_same_number_in_any_shard(folder, monkeypatch):
     monkeypatch.setattr(tokenized, "SHARD_BYTES", 80)
+    monkeypatch.setattr(build, "PARALLEL_FROM", 1000)
     path = folder / "ner/train/sw.jsonl"
     path.write_text(path.read_text().replace('"number": "4"}', '"number": }'))
     with pytest.raises(UserError, match=r"sw\.jsonl:5: not JSON"):
