@@ -18,6 +18,7 @@ from transformers import (
 from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
+from flix_lightning.models.checks import check_causal
 
 #: Bases in the package: name -> folder.
 BUILT_IN = {"cldr-base": Path(__file__).parents[1] / "cldr" / "base"}
@@ -102,9 +103,11 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
         )
     if (tokenizer.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
         tokenizer.pad_token = tokenizer.eos_token  # nothing attends to padding, but it needs an embedding
-    model.generation_config = _greedy(model.generation_config, tokenizer)
+    model.eval().generation_config = _greedy(model.generation_config, tokenizer)
+    if not config.is_encoder_decoder:
+        check_causal(model)
     use_onednn(model)
-    return Base(model.eval(), tokenizer, bool(config.is_encoder_decoder))
+    return Base(model, tokenizer, bool(config.is_encoder_decoder))
 
 
 def _greedy(checkpoint: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

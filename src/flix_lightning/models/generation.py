@@ -1,35 +1,60 @@
 """Greedy generation by an adapted model, for a batch in which every example has its own features."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from enum import Enum
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Cache, PreTrainedModel, StoppingCriteria
+from transformers import Cache, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from flix_lightning.adapter.projection import Adapter
+from flix_lightning.common.errors import UserError
 from flix_lightning.models.base import Base
+from flix_lightning.models.checks import differ, sample_tokens
 
 #: Once this share of a batch has ended, generation stops and goes on with the rest alone.
 ENDED_SHARE = 0.25
 
+TRIED_LENGTH = 4  # tokens of the prompt and of the text by which a way to generate is tried
 
-@dataclass(frozen=True)
+
+class Grouping(Enum):
+    """Which examples may be in one batch: some models read padding, or even the other examples."""
+
+    ANY = "any"
+    SAME_LENGTH = "those of one length"
+    ONE = "one alone"
+
+
 class Generator:
     """Generates texts for batches.
 
-    Attributes:
+    It generates as its first few tokens show that training sees a text: with or without a cache, for all
+    examples of a batch together or not.
+
+    Args:
         base: the base model, into which `adapter` is injected.
         adapter: from `inject`.
         max_new_tokens: tokens of the longest text.
+
+    Raises:
+        UserError: no way to generate gives the logits of training.
     """
 
-    base: Base
-    adapter: Adapter
-    max_new_tokens: int
+    def __init__(self, base: Base, adapter: Adapter, max_new_tokens: int):
+        self.base, self.adapter, self.max_new_tokens = base, adapter, max_new_tokens
+        ways = product((True, False), Grouping)
+        self._way = next((way for way in ways if self._is_right(*way)), None)
+        if self._way is None:
+            name = type(base.model).__name__
+            raise UserError(
+                f"{name} generates other texts, token by token, than it is trained on: take another"
+            )
 
     def __call__(self, batch: Mapping[str, Tensor], features: Sequence[Collection[str]]) -> list[str]:
         """Return a text for each example.
@@ -37,9 +62,33 @@ class Generator:
         Args:
             batch: input_ids and attention_mask, long [batch, length], on the model's device.
             features: the active "kind:name" of each example; unknown ones contribute nothing.
+
+        Raises:
+            UserError: the logits are not finite, or the model must be kept from several devices.
         """
-        texts = self._generate(batch["input_ids"], batch["attention_mask"], features)
-        return self.base.tokenizer.batch_decode(texts, skip_special_tokens=True)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        lengths = mask.sum(dim=1).tolist() if self._way[1] != Grouping.ANY else [ids.shape[1]] * len(ids)
+        groups = defaultdict(list)
+        for row, length in enumerate(lengths):
+            groups[length, row if self._way[1] == Grouping.ONE else None].append(row)
+        if len(groups) > 1 and _is_sharded(self.base.model):
+            name = type(self.base.model).__name__
+            raise UserError(
+                f"padding changes the texts of {name}: trainer=fsdp needs evaluation.batch_size=1"
+            )
+        texts = [""] * len(ids)
+        for (length, _), rows in groups.items():
+            part = self._part(length)
+            tokens = self._generate(ids[rows, part], mask[rows, part], [features[row] for row in rows])
+            # Many saved tokenizers wish to clean up spaces, but targets keep theirs.
+            options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+            for row, text in zip(rows, self.base.tokenizer.batch_decode(tokens, **options), strict=True):
+                texts[row] = text
+        return texts
+
+    def _part(self, length: int) -> slice:
+        """Return where an input of `length` tokens stands in a padded row."""
+        return slice(length) if self.base.is_encoder_decoder else slice(-length, None)
 
     def starts(self, like: Tensor) -> Tensor:
         """Return what the decoder reads before each target: long [len(like), 1 or 2]."""
@@ -59,7 +108,9 @@ class Generator:
             ids, ids_name = self.starts(ids), "decoder_input_ids"
         start, end = ids.shape[1], ids.shape[1] + self.max_new_tokens
         eos = model.generation_config.eos_token_id
-        stopping = [_EnoughEnded(start, eos)] if _can_shrink(model) else []
+        use_cache, _ = self._way
+        stopping = [_EnoughEnded(start, eos)] if use_cache and _can_shrink(model) else []
+        finite = _Finite()
         texts: dict[int, Tensor] = {}
         examples = torch.arange(len(ids), device=ids.device)
         while True:
@@ -68,18 +119,64 @@ class Generator:
                     **{ids_name: ids},
                     **inputs,
                     max_new_tokens=end - ids.shape[1],
+                    use_cache=use_cache,
                     stopping_criteria=stopping,
+                    logits_processor=[finite],
                     return_dict_in_generate=True,
                 )
             ids = output.sequences
             ended = _ended(ids[:, start:], eos) | (ids.shape[1] == end)
             texts.update(zip(examples[ended].tolist(), ids[ended, start:], strict=True))
             if ended.all():
+                finite.check(model)
                 return [texts[i] for i in sorted(texts)]
             rest = (~ended).nonzero().squeeze(1)
             examples, ids = examples[rest], ids[rest]
             rows = self.adapter.space.rows([features[i] for i in examples.tolist()])
             inputs = _select(inputs, output.past_key_values, ids, rest)
+
+    @torch.no_grad()
+    def _is_right(self, use_cache: bool, grouping: Grouping) -> bool:
+        """Whether a text, generated so beside another, has the logits of one plain forward on it alone."""
+        model, n = self.base.model, TRIED_LENGTH
+        ids = sample_tokens(
+            model, 1 if grouping == Grouping.ONE else 2, 3 * n if grouping == Grouping.ANY else n
+        )
+        mask, own = torch.zeros_like(ids), self._part(n)
+        mask[0, own] = mask[1:] = 1
+        options = {"output_logits": True, "return_dict_in_generate": True}
+        with self.adapter.route(self.adapter.space.rows([()])):
+            output = model.generate(
+                ids, attention_mask=mask, use_cache=use_cache, max_new_tokens=n, min_new_tokens=n, **options
+            )
+            prompt, text = ids[:1, own], output.sequences[:1, : -1 if self.base.is_encoder_decoder else None]
+            if self.base.is_encoder_decoder:
+                logits = model(prompt, decoder_input_ids=text, use_cache=False).logits
+            else:
+                logits = model(torch.cat([prompt, text[:, -n:-1]], dim=1), use_cache=False).logits
+        # Of NaN, generation itself tells more.
+        return bool(logits.isnan().any()) or not differ(logits[0, -n:], torch.stack(output.logits, dim=1)[0])
+
+
+class _Finite(LogitsProcessor):
+    """Notes on the device whether all logits so far were finite, so that nobody waits for a GPU."""
+
+    def __init__(self):
+        self._all_finite: Tensor | bool = True
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        # Some models set the logits of tokens that they never say to -inf: only the largest counts.
+        self._all_finite = scores.amax(dim=-1).isfinite().all() & self._all_finite
+        return scores
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise UserError unless all were finite."""
+        if not self._all_finite:
+            raise UserError(
+                f"the logits of {type(model).__name__} are not finite: its numbers are too large for this "
+                "precision (take bf16-mixed or 32-true, and model.dtype=bfloat16 or float32), or its weights "
+                "are broken"
+            )
 
 
 class _EnoughEnded(StoppingCriteria):
@@ -100,8 +197,11 @@ def _ended(generated: Tensor, eos: int) -> Tensor:
 def _can_shrink(model: PreTrainedModel) -> bool:
     """Whether examples can leave a batch: only if all that the model keeps of them is in a cache."""
     # Processes that each hold a shard of the base must stay together until all are done.
-    sharded = getattr(model, "_is_fsdp_managed_module", False)
-    return model._supports_default_dynamic_cache() and not model._is_stateful and not sharded
+    return model._supports_default_dynamic_cache() and not model._is_stateful and not _is_sharded(model)
+
+
+def _is_sharded(model: PreTrainedModel) -> bool:
+    return getattr(model, "_is_fsdp_managed_module", False)
 
 
 def _select(inputs: dict[str, Any], cache: Cache, ids: Tensor, rest: Tensor) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import write_atomic
 from flix_lightning.common.settings import passed_on, plain
 from flix_lightning.data.datamodule import DataModule
+from flix_lightning.models.checks import check_lengths
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.predictions import write_predictions
@@ -136,6 +137,8 @@ class Training:
         if cfg.trainer.threads:
             torch.set_num_threads(cfg.trainer.threads)
         base = run.load_base()
+        lengths = cfg.data.max_input_length, cfg.data.max_target_length
+        check_lengths(base.model, len(base.decoder_start), *lengths)
         space = FeatureSpace(run.ranks, run.start.frozen if run.start else ())
         self.adapter = inject(
             base.model, space, cfg.model.targets, cfg.seed, sparse_gradients=cfg.optimizer.lazy
