@@ -5,18 +5,13 @@ import os
 import pytest
 import torch
 from folders import line_of, write_split
+from tiny_data import EVALUATE, SEEN, TRAIN, UNSEEN
 from tiny_models import byte_tokenizer
 from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 # For the commands too that tests start.
 os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = "1"
-
-TRAIN = "[{task:semantic_parsing,languages:[sw,en]},{task:ner,languages:[sw,yo]}]"
-EVALUATE = "[{task:semantic_parsing,languages:[sw,en,yo]},{task:ner,languages:[sw,yo,zu]}]"
-#: What a reader of XTREME-UP's layout finds for these two lists.
-SEEN = [("semantic_parsing", "sw"), ("semantic_parsing", "en"), ("ner", "sw"), ("ner", "yo")]
-UNSEEN = {("semantic_parsing", "yo"): "unseen_combination", ("ner", "zu"): "unseen_language"}
 
 
 @pytest.fixture(scope="session")

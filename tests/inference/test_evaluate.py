@@ -5,10 +5,10 @@ import tarfile
 import pytest
 from folders import line_of, write_split
 from omegaconf import OmegaConf
+from tiny_data import SEEN, UNSEEN
 from tiny_runs import checkpoint, json_lines, rows
 
 import commands
-from conftest import SEEN, UNSEEN
 from flix_lightning.common.cli import hydra
 from flix_lightning.inference import evaluate as evaluation
 from flix_lightning.inference import predictor as predict

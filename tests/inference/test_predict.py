@@ -11,11 +11,11 @@ from threading import Thread
 import pytest
 import reference
 import torch
+from tiny_data import SEEN, UNSEEN
 from tiny_runs import checkpoint, do, json_lines
 from transformers import AutoModelForSeq2SeqLM, ByT5Tokenizer
 
 import commands
-from conftest import SEEN, UNSEEN
 from flix_lightning.common.cli import hydra
 from flix_lightning.common.errors import UserError
 from flix_lightning.inference import predict as command

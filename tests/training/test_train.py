@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_data import SEEN, UNSEEN
 from tiny_runs import checkpoint, config, do, fact, predictions, rows
 from transformers import AutoModelForSeq2SeqLM
 
 import commands
-from conftest import SEEN, UNSEEN
 from flix_lightning.adapter.features import FeatureDropout
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.datamodule import DataModule
