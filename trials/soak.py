@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _soak(output: Path, lines: Path, seconds: float) -> None:
-    train = runpy.run_path(str(REPOSITORY / "train.py"))["train"]
+    train = runpy.run_path(str(REPOSITORY / "train.py"))["main"]
     start = time.monotonic()
 
     def job(cfg):

@@ -236,5 +236,5 @@ def test_mixed_precision_and_other_micro_batches(tiny, tmp_path):
 
 def test_several_processes_are_refused(tiny, tmp_path):
     several = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
-    with pytest.raises(UserError, match=r"optimizer\.lazy=true is for one process, and there are 2"):
+    with pytest.raises(UserError, match=r"optimizer\.lazy=true needs one process, and there are 2"):
         do([*several, *tiny, *LAZY], tmp_path)

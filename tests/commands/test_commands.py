@@ -290,7 +290,7 @@ def test_a_package_that_is_not_installed_is_named(tiny, tmp_path):
     said = commands.run(tmp_path, "train.py", *tiny, code=1, before=without_wandb)
     assert "Traceback" not in said.err
     line = said.err.splitlines()[-1]
-    assert re.fullmatch("error: .*wandb.*: pip install .* brings all that is needed", line)
+    assert re.fullmatch("error: .*wandb.*: pip install .* installs what is needed", line)
 
 
 def one_model_at_a_time():

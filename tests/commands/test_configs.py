@@ -7,6 +7,7 @@ import hydra
 import pytest
 import yaml
 from families import FAMILIES
+from omegaconf import OmegaConf
 from swept import swept
 from tiny_runs import config, do, rows
 
@@ -33,11 +34,11 @@ def test_the_table_of_contents_lists_every_choice(group):
 def test_every_launcher_composes(launcher):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
-    found = cfg.hydra.launcher
+    found = OmegaConf.to_container(cfg.hydra.launcher)
     written = yaml.safe_load((CONF / f"hydra/launcher/{launcher}.yaml").read_text())
     del written["defaults"]
     assert {key: found[key] for key in written} == written
-    assert hydra.utils.get_class(found._target_)
+    assert hydra.utils.get_class(found["_target_"])
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

@@ -60,9 +60,8 @@ class Preemption(Callback):
             yield
         except SystemExit as stop:
             if not self.leads:
-                sys.exit(
-                    0
-                )  # any other code makes some launchers kill the leading process, which still writes
+                # After any other code, some launchers kill the leading process, which still writes.
+                sys.exit(0)
             print(f"{self.run.path}: interrupted; call again to go on", file=sys.stderr)
             if (asked := max(self._asked, self._agreed)) > 1:
                 _requeue(SIGNALS[asked - 1], previous)
