@@ -420,7 +420,7 @@ def test_interrupted_it_says_how_to_go_on(tiny, tmp_path, how, code):
 
 #: Where a signal comes, and the step that the run then goes on from: of a validation, the one it is of.
 ASKED = [
-    (partial(die_in, FlixModule, "on_train_start", 1), 0),  # before the first step
+    (partial(die_in, BestCheckpoint, "on_train_start", 1), 0),  # before the first step
     (partial(die_in, FlixModule, "training_step", 1), 1),  # before the first validation
     (partial(die_in, FlixModule, "training_step", 3), 3),  # the first micro-batch of step 3
     (partial(die_in, FlixModule, "validation_step", 2), 4),
