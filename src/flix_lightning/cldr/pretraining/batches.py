@@ -79,7 +79,7 @@ class Batches(IterableDataset):
         collate = DataCollatorForSeq2Seq(self.tokenizer)
         for pool in range(self.start // POOL, -(-self.steps // POOL)):
             rng = random.Random(f"{self.seed}/{pool}")
-            encoded = [self.encode(pair, rng) for pair in islice(pairs(rng), POOL * BATCH)]
+            encoded = [self.encode(pair, rng) for pair in islice(pairs(rng, pool * POOL), POOL * BATCH)]
             encoded.sort(key=lambda pair: (len(pair[0]), len(pair[1])))
             order = rng.sample(range(POOL), POOL)
             for offset, block in enumerate(order):

@@ -19,8 +19,11 @@ from flix_lightning.tasks.languages import language_name
 
 PART = "pretrain"
 
-#: Shares of the examples.
-STREAMS = {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3}
+#: Shares of the examples from a step on: the tasks are learned early, the names need many examples.
+STREAMS = {
+    0: {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3},
+    1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
+}
 
 #: Shares of what is named, and of names to be restored in English, which questions across languages need.
 KINDS = {"territories": 0.55, "languages": 0.15, "months": 0.1, "currencies": 0.1, "units": 0.1}
@@ -155,8 +158,9 @@ def english(task: str, rng: random.Random) -> Pair:
     return Pair(TASKS[task].render(example, "en"), str(example["target"]), "task")
 
 
-def pairs(rng: random.Random) -> Iterator[Pair]:
-    """Give examples of STREAMS without end; they follow from the generator's seed."""
+def pairs(rng: random.Random, step: int = 0) -> Iterator[Pair]:
+    """Give examples of STREAMS at `step` without end; they follow from the generator's seed."""
+    shares = next(shares for start, shares in reversed(STREAMS.items()) if start <= step)
     makers = {
         "text": _text,
         "names": _names,
@@ -164,5 +168,5 @@ def pairs(rng: random.Random) -> Iterator[Pair]:
         "task": lambda r: english(*r.choices(list(ENGLISH_TASKS), list(ENGLISH_TASKS.values())), r),
     }
     while True:
-        (stream,) = rng.choices(list(STREAMS), list(STREAMS.values()))
+        (stream,) = rng.choices(list(shares), list(shares.values()))
         yield makers[stream](rng)
