@@ -2,12 +2,15 @@
 
 import re
 from collections import Counter
-from itertools import product
+from itertools import islice, product
+from random import Random
 
+import pytest
 from babel.lists import format_list
 from cldr_reference import forms, plain, territories, values
 
 from flix_lightning.cldr.locales import LANGUAGES, locality
+from flix_lightning.cldr.pretraining.corpus import pairs
 from flix_lightning.tasks.languages import language_name
 
 PROMPTS = (
@@ -118,3 +121,13 @@ def test_no_word_for_month_is_listed(pretraining):
     }
     assert len(asked) > 25
     assert not asked & listed
+
+
+def test_late_steps_have_other_shares():
+    shares = []
+    for step in (0, 1759, 1760, 4607, 4608):
+        streams = Counter(pair.stream for pair in islice(pairs(Random(0), step), 500))
+        shares.append(streams["names"] / 500)
+    assert shares[0] == shares[1] == pytest.approx(0.55, abs=0.06)
+    assert shares[2] == shares[3] == pytest.approx(0.8, abs=0.06)
+    assert shares[4] == pytest.approx(0.45, abs=0.06)

@@ -332,3 +332,13 @@ def test_the_tokenizer_follows_from_the_seed(tiny, tmp_path, monkeypatch, saved)
         pretrain.pretrain(tmp_path / str(seed), steps=1, seed=seed)
         made = (tmp_path / str(seed) / "tokenizer.json").read_bytes()
         assert (made == (saved / "tokenizer.json").read_bytes()) == same
+
+
+@pytest.mark.parametrize("name", sorted(models.BUILT_IN))
+def test_every_built_in_version_loads_and_is_small(name):
+    base = models.load(name, "main", "float32")
+    assert (models.BUILT_IN[name] / "model.safetensors").stat().st_size < 20e6
+    for text in UNSEEN:
+        assert back(base.tokenizer, text) == text
+    inputs = base.tokenizer(["copy: Kenya"], return_tensors="pt")
+    assert base.tokenizer.batch_decode(base.model.generate(**inputs), skip_special_tokens=True) == ["Kenya"]

@@ -23,6 +23,7 @@ PART = "pretrain"
 STREAMS = {
     0: {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3},
     1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
+    4608: {"names": 0.45, "skill": 0.05, "task": 0.5},
 }
 
 #: Shares of what is named, and of names to be restored in English, which questions across languages need.
