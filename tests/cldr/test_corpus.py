@@ -2,12 +2,15 @@
 
 import re
 from collections import Counter
-from itertools import product
+from itertools import islice, product
+from random import Random
 
+import pytest
 from babel.lists import format_list
 from cldr_reference import forms, plain, territories, values
 
 from flix_lightning.cldr.locales import LANGUAGES, locality
+from flix_lightning.cldr.pretraining.corpus import pairs
 from flix_lightning.tasks.languages import language_name
 
 PROMPTS = (
@@ -65,38 +68,43 @@ def test_skills_say_what_was_done(pretraining):
     assert len(done) == 5
 
 
-def items(pair) -> list[tuple[str | None, str, bool]]:
-    """The label, name and fate (hidden or not) of each item of a list of names."""
-    found, at = [], 0
+def lists(pair) -> dict[str, list[tuple[str, bool]]]:
+    """Each language's names, and whether they are hidden."""
+    found, at = {}, 0
     for item in pair.input.split("; "):
-        label, name = item.split(": ") if ": " in item else (None, item)
+        label, colon, name = item.rpartition(": ")
+        if colon:
+            names = found.setdefault(label, [])
         start = at + len(item) - len(name)
-        found.append((label, name, (start, start + len(name)) in pair.hidden))
+        names.append((name, (start, start + len(name)) in pair.hidden))
         at += len(item) + 2
-    assert sum(hidden for *_, hidden in found) == len(pair.hidden)
     return found
 
 
-def test_names_are_of_one_thing_and_what_is_hidden_has_a_label(pretraining):
+def test_names_are_the_same_in_two_languages_and_one_is_hidden(pretraining):
     codes = {language_name(code): code for code in LANGUAGES}
-    labels, places = Counter(), 0
+    labels, checked = Counter(), 0
     for pair in pretraining:
         if pair.stream != "names":
             assert not pair.hidden
             continue
-        named = items(pair)
-        assert 1 <= sum(hidden for *_, hidden in named) < len(named)
-        assert all(label for label, _, hidden in named if hidden)
-        labels.update(label for label, *_ in named if label)
-        if (code := dict((label, name) for label, name, _ in named).get("code")) and re.fullmatch(
-            "[A-Z]{2}", code
-        ):
-            for label, name, _ in named:
-                if label in codes:
-                    assert territories(codes[label])[name] == code
-                    places += 1
+        named = lists(pair)
+        first, second = named.values()
+        assert 1 <= len(first) == len(second) <= 3
+        assert sum(hidden for _, hidden in first + second) == len(pair.hidden) == 1
+        labels.update(named.keys())
+        places = [
+            {territories(codes[label]).get(name) for name, _ in names}
+            if label in codes
+            else {name for name, _ in names}
+            for label, names in named.items()
+        ]
+        if None not in places[0] | places[1]:
+            assert places[0] == places[1]
+            checked += 1
     assert labels.keys() == {*codes, "code"}
-    assert places > 100
+    assert labels["code"] < 0.2 * labels.total()
+    assert checked > 500
 
 
 def test_no_word_for_month_is_listed(pretraining):
@@ -105,7 +113,21 @@ def test_no_word_for_month_is_listed(pretraining):
         (language_name(code), local.fields["month"]) for code in LANGUAGES if (local := locality(code)).fields
     }
     listed = {
-        (label, name) for pair in pretraining if pair.stream == "names" for label, name, _ in items(pair)
+        (label, name)
+        for pair in pretraining
+        if pair.stream == "names"
+        for label, names in lists(pair).items()
+        for name, _ in names
     }
     assert len(asked) > 25
     assert not asked & listed
+
+
+def test_late_steps_have_other_shares():
+    shares = []
+    for step in (0, 1759, 1760, 4607, 4608):
+        streams = Counter(pair.stream for pair in islice(pairs(Random(0), step), 500))
+        shares.append(streams["names"] / 500)
+    assert shares[0] == shares[1] == pytest.approx(0.55, abs=0.06)
+    assert shares[2] == shares[3] == pytest.approx(0.8, abs=0.06)
+    assert shares[4] == pytest.approx(0.45, abs=0.06)

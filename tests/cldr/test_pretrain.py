@@ -50,6 +50,7 @@ def saved(trained, tmp_path_factory):
 def shrink(patch):
     patch.setattr(pretrain, "ARCHITECTURE", TINY)
     patch.setattr(pretrain, "SAVE_EVERY", 2)
+    patch.setattr(pretrain, "WARMUP", 1)
     patch.setattr(batches, "BATCH", 4)
     patch.setattr(batches, "POOL", 2)
 
@@ -226,15 +227,16 @@ def test_cross_attention_starts_out_passing_on_what_it_sees(started):
 
 def test_the_loss_weighs_examples_alike():
     torch.manual_seed(0)
-    logits, labels = (
-        torch.randn(3, 4, 7),
-        torch.tensor([[1, -100, -100, -100], [2, 3, 4, 5], [6, 0, -100, -100]]),
-    )
+    model = T5ForConditionalGeneration(T5Config(**TINY, vocab_size=50, decoder_start_token_id=0)).eval()
+    labels = torch.tensor([[1, -100, -100, -100], [2, 3, 4, 5], [6, 0, -100, -100]])
+    inputs = {"input_ids": torch.randint(1, 50, (3, 5)), "attention_mask": torch.ones(3, 5).long()}
+    inputs["attention_mask"][1, 3:] = 0
     each = []
-    for example, wanted in zip(logits.double(), labels, strict=True):
+    for example, wanted in zip(model(**inputs, labels=labels).logits.double(), labels, strict=True):
         chances = [example[place].softmax(0)[token] for place, token in enumerate(wanted) if token >= 0]
         each.append(-sum(torch.log(chance) for chance in chances) / len(chances))
-    torch.testing.assert_close(pretrain._loss(logits, labels).double(), sum(each) / 3, rtol=1e-6, atol=1e-6)
+    loss = pretrain._loss(model, {**inputs, "labels": labels})
+    torch.testing.assert_close(loss.double(), sum(each) / 3, rtol=1e-6, atol=1e-6)
 
 
 def run(out, saved, monkeypatch, steps=4):
@@ -330,3 +332,13 @@ def test_the_tokenizer_follows_from_the_seed(tiny, tmp_path, monkeypatch, saved)
         pretrain.pretrain(tmp_path / str(seed), steps=1, seed=seed)
         made = (tmp_path / str(seed) / "tokenizer.json").read_bytes()
         assert (made == (saved / "tokenizer.json").read_bytes()) == same
+
+
+@pytest.mark.parametrize("name", sorted(models.BUILT_IN))
+def test_every_built_in_version_loads_and_is_small(name):
+    base = models.load(name, "main", "float32")
+    assert (models.BUILT_IN[name] / "model.safetensors").stat().st_size < 20e6
+    for text in UNSEEN:
+        assert back(base.tokenizer, text) == text
+    inputs = base.tokenizer(["copy: Kenya"], return_tensors="pt")
+    assert base.tokenizer.batch_decode(base.model.generate(**inputs), skip_special_tokens=True) == ["Kenya"]

@@ -21,7 +21,10 @@ from flix_lightning.common.files import sha256
 from flix_lightning.models.checks import check_causal
 
 #: Bases in the package: name -> folder.
-BUILT_IN = {"cldr-base": Path(__file__).parents[1] / "cldr" / "base"}
+BUILT_IN = {
+    "cldr-base": Path(__file__).parents[1] / "cldr" / "base",  # version 2
+    "cldr-base-3": Path(__file__).parents[1] / "cldr" / "base3",
+}
 
 
 @dataclass(frozen=True)

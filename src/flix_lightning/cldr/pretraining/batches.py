@@ -11,7 +11,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 from flix_lightning.cldr.pretraining.corpus import Pair, pairs
 from flix_lightning.cldr.pretraining.tokenizer import SENTINELS
 
-BATCH = 32  # examples a step
+BATCH = 64  # examples a step
 POOL = 16  # steps whose examples are sorted by length together
 MAX_INPUT, MAX_TARGET = 96, 64  # tokens
 NOISE, SPAN = 0.3, 3  # share of the tokens hidden from denoised text; mean tokens of a hidden span
@@ -79,7 +79,7 @@ class Batches(IterableDataset):
         collate = DataCollatorForSeq2Seq(self.tokenizer)
         for pool in range(self.start // POOL, -(-self.steps // POOL)):
             rng = random.Random(f"{self.seed}/{pool}")
-            encoded = [self.encode(pair, rng) for pair in islice(pairs(rng), POOL * BATCH)]
+            encoded = [self.encode(pair, rng) for pair in islice(pairs(rng, pool * POOL), POOL * BATCH)]
             encoded.sort(key=lambda pair: (len(pair[0]), len(pair[1])))
             order = rng.sample(range(POOL), POOL)
             for offset, block in enumerate(order):

@@ -7,20 +7,34 @@ It has none of the five tasks in another language than English, and no value of 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from itertools import islice
 
 from flix_lightning.cldr.examples import CANDIDATES, MAKERS, random_value
 from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, UNITS, Locality, locality
-from flix_lightning.cldr.values import draw, random_date, random_measure, random_money
+from flix_lightning.cldr.values import Value, draw, random_measure, random_money
 from flix_lightning.tasks.definitions import TASKS
 from flix_lightning.tasks.languages import language_name
 
 PART = "pretrain"
 
-#: Shares of the examples.
-STREAMS = {"text": 0.1, "names": 0.35, "skill": 0.15, "task": 0.4}
+#: Shares of the examples from a step on: the tasks are learned early, the names need many examples.
+STREAMS = {
+    0: {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3},
+    1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
+    4608: {"names": 0.45, "skill": 0.05, "task": 0.5},
+}
+
+#: Shares of what is named, and of names to be restored in English, which questions across languages need.
+KINDS = {"territories": 0.55, "languages": 0.15, "months": 0.1, "currencies": 0.1, "units": 0.1}
+TO_ENGLISH = 0.6
+LENGTHS = (1, 1, 1, 2, 3)  # of the lists of names, drawn alike
+
+CODE = "code"  # stands for a language whose names are ISO codes, the numbers of months, names of units
 
 #: Shares of the English tasks among themselves: question answering takes the longest to learn.
-ENGLISH_TASKS = {"semantic_parsing": 0.15, "ner": 0.25, "qa_in_lang": 0.3, "qa_cross_lang": 0.3}
+ENGLISH_TASKS = {"semantic_parsing": 0.15, "ner": 0.35, "qa_in_lang": 0.25, "qa_cross_lang": 0.25}
 
 
 @dataclass(frozen=True)
@@ -64,48 +78,64 @@ def _text(rng: random.Random) -> Pair:
     return Pair(local.join(rng.sample([_name(local, rng), *values], len(values) + 1)), None, "text")
 
 
-def _concept(rng: random.Random) -> tuple[str, Callable[[Locality], str | None]]:
-    """Return a concept's code, and a function that names it in a language (None where it has no name).
+def _concepts(kind: str, rng: random.Random) -> list[tuple[str, Value | None]]:
+    """Return the concepts of a kind in random order: (code, value that is written with the name, if any).
 
     Years and days are among the units, as they are counted. The word for a month, which questions ask
     with, is not: each language's tasks teach it.
     """
-    match rng.choice(("territory", "territory", "language", "month", "currency", "unit")):
-        case "territory":
-            code = rng.choice(list(locality("en").territories))
-            return code, lambda local: local.territories.get(code)
-        case "language":
-            code = rng.choice(list(locality("en").languages))
-            return code, lambda local: local.languages.get(code)
-        case "month":
-            day = draw(random_date, rng, PART)
-            return str(day.month), lambda local: local.month(day)
-        case "currency":
-            money = draw(lambda r: random_money(r, tuple(CURRENCIES)), rng, PART)
-            return money.currency, lambda local: local.counted(money)
+
+    def months(number: int) -> Callable[[random.Random], date]:
+        return lambda r: date(r.randint(1900, 2049), number, r.randint(1, 28))
+
+    match kind:
+        case "months":
+            found = [(str(number), draw(months(number), rng, PART)) for number in range(1, 13)]
+        case "currencies":
+            found = [(one, draw(partial(random_money, currencies=(one,)), rng, PART)) for one in CURRENCIES]
+        case "units":
+            found = [
+                (one.partition("-")[2], draw(partial(random_measure, units=(one,)), rng, PART))
+                for one in UNITS
+            ]
         case _:
-            measure = draw(lambda r: random_measure(r, tuple(UNITS)), rng, PART)
-            return measure.unit.partition("-")[2], lambda local: local.counted(measure)
+            found = [(code, None) for code in getattr(locality("en"), kind)]
+    return rng.sample(found, len(found))
+
+
+def _name_in(language: str, kind: str, code: str, value: Value | None) -> str | None:
+    """Name a concept; None where the language has no name of its own for it."""
+    if language == CODE:
+        return code
+    local = locality(language)
+    if value is None:
+        return getattr(local, kind).get(code)
+    return local.month(value) if kind == "months" else local.counted(value)
 
 
 def _names(rng: random.Random) -> Pair:
-    """List a concept's code and names, as the margin of an encyclopedia does; hide some of them whole."""
-    code, name = _concept(rng)
-    others = [locality(one) for one in rng.sample(LANGUAGES, 8) if one != "en"]
-    names = [(language_name(local.language), text) for local in others if (text := name(local))]
-    listed = [("code", code), *names[: rng.randint(1, 4)]]
-    if (text := name(locality("en"))) and rng.random() < 0.7:
-        listed.append(("English", text))
-    rng.shuffle(listed)
-    hidden = set(rng.sample(range(len(listed)), rng.randint(1, max(1, len(listed) - 1))))
-    line, places = "", []
-    for number, (label, text) in enumerate(listed):
-        # A hidden name cannot be restored without its language.
-        line += "; " * bool(line) + (f"{label}: " if number in hidden or rng.random() < 0.5 else "")
-        if number in hidden:
-            places.append((len(line), len(line) + len(text)))
-        line += text
-    return Pair(line, None, "names", tuple(places))
+    """List the same names in two languages, each list in an order of its own; hide one name of the second.
+
+    So a name is restored from its name in the other language, and nothing else. CODE counts as a language.
+    """
+    (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
+    languages = [*LANGUAGES, CODE]
+    second = "en" if rng.random() < TO_ENGLISH else rng.choice(languages)
+    first = rng.choice([one for one in languages if one != second])
+    named = ([_name_in(language, kind, *one) for language in (first, second)] for one in _concepts(kind, rng))
+    names = list(islice((both for both in named if all(both)), rng.choice(LENGTHS)))
+    if not names:
+        return _names(rng)
+    lists = [(first, [one for one, _ in names]), (second, [one for _, one in rng.sample(names, len(names))])]
+    hidden = rng.randrange(len(names))
+    text, places = "", ()
+    for language, items in rng.sample(lists, 2):
+        text += f"{'; ' * bool(text)}{CODE if language == CODE else language_name(language)}: "
+        if language == second:
+            start = len(text + "; ".join([*items[:hidden], ""]))
+            places = ((start, start + len(items[hidden])),)
+        text += "; ".join(items)
+    return Pair(text, None, "names", places)
 
 
 def _skill(rng: random.Random) -> Pair:
@@ -129,8 +159,9 @@ def english(task: str, rng: random.Random) -> Pair:
     return Pair(TASKS[task].render(example, "en"), str(example["target"]), "task")
 
 
-def pairs(rng: random.Random) -> Iterator[Pair]:
-    """Give examples of STREAMS without end; they follow from the generator's seed."""
+def pairs(rng: random.Random, step: int = 0) -> Iterator[Pair]:
+    """Give examples of STREAMS at `step` without end; they follow from the generator's seed."""
+    shares = next(shares for start, shares in reversed(STREAMS.items()) if start <= step)
     makers = {
         "text": _text,
         "names": _names,
@@ -138,5 +169,5 @@ def pairs(rng: random.Random) -> Iterator[Pair]:
         "task": lambda r: english(*r.choices(list(ENGLISH_TASKS), list(ENGLISH_TASKS.values())), r),
     }
     while True:
-        (stream,) = rng.choices(list(STREAMS), list(STREAMS.values()))
+        (stream,) = rng.choices(list(shares), list(shares.values()))
         yield makers[stream](rng)

@@ -7,14 +7,15 @@ from itertools import islice
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from flix_lightning.cldr.locales import PAPER_LANGUAGES
+from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, locality
 from flix_lightning.cldr.pretraining.corpus import pairs
 from flix_lightning.tasks.definitions import TASKS
 from flix_lightning.tasks.languages import language_name
 
-VOCABULARY = 8192
+VOCABULARY = 12288
 SENTINELS = 24
-SAMPLE = 150_000  # pretraining examples that the merges are learned from
+TERRITORIES = 4  # times that each name of a territory is read
+SAMPLE = 20_000  # pretraining examples that are read beside all names of territories and languages
 ALPHABET = 2500  # characters with a token of their own; others (rare Han, Hangul) are written as bytes
 
 
@@ -43,6 +44,10 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         for task in TASKS.values()
         for code in PAPER_LANGUAGES
     ] * 20
+    for language in LANGUAGES:
+        local = locality(language)
+        texts += [*local.territories.values()] * TERRITORIES + [*local.languages.values()]
+    # Values, skills and English tasks are written with few words: a sample has them all.
     for pair in islice(pairs(random.Random(seed)), SAMPLE):
         texts += [text for text in (pair.input, pair.target) if text]
     tokenizer.train_from_iterator(texts, trainer)
