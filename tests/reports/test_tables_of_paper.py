@@ -1,6 +1,7 @@
 """Tables 2, 4, 5 and 6-50 and Figure 2 from made-up runs: the means they should give, beside the paper's."""
 
 from statistics import fmean
+from xml.etree import ElementTree
 from zlib import crc32
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.image import imread
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports import paper
+from flix_lightning.reports.chart import Curves, svg
 from flix_lightning.reports.columns import APPENDIX
 from flix_lightning.reports.render import save
 from flix_lightning.reports.tables import TABLES, appendix, figure2, make, table2, table4, table5
@@ -298,3 +300,13 @@ def test_figure2_is_saved_as_bars_and_as_numbers(tmp_path):
     colours, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
     bars = (np.ptp(colours, axis=1) > 50) & (counts > 1000)
     assert bars.sum() == len(METHODS)
+
+
+def test_a_chart_of_a_page_has_its_values_and_no_markup_of_a_name():
+    name = "<script>alert('$x$')</script>"
+    drawn = ElementTree.fromstring(svg(Curves(name, name, name, {name: [(100, 12.5), (200, 25)]})))
+    tags = {element.tag.rpartition("}")[2] for element in drawn.iter()}
+    assert tags <= {"svg", "defs", "style", "g", "path", "use", "text", "title", "clipPath", "rect"}
+    texts = [element.text for element in drawn.iter() if element.tag.rpartition("}")[2] in ("text", "title")]
+    assert {f"{name}: 12.5 at 100", f"{name}: 25 at 200", name} <= set(texts)
+    assert "currentColor" in ElementTree.tostring(drawn, "unicode")

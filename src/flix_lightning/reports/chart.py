@@ -1,7 +1,6 @@
 """Charts of bars and of lines, drawn by matplotlib as a PNG or as part of a web page."""
 
 import io
-import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from flix_lightning.reports.render import FONT, Report, png_bytes
 _COLOURS = ("#0a84d0", "#d9661f", "#12a277", "#b8568f", "#7a6fd6", "#9c8a14", "#7b8490")
 _MARKS = "os^DvPX"
 _INK = "#010203"  # stands for the page's own text colour
+_INKED = "text.color axes.labelcolor axes.edgecolor xtick.color ytick.color".split()
 _POINTS_MARKED = 8  # a line of more points has no mark on each
 
 
@@ -106,9 +106,7 @@ class BarChart(Report):
             UserError: the file cannot be written.
         """
         width = 55 * len(self.panels)
-        lines = [
-            line for text in self.warnings for line in textwrap.wrap(text, width, break_on_hyphens=False)
-        ]
+        lines = [line for warning in self.warnings for line in textwrap.wrap(warning, width)]
         with rc_context(FONT):
             figure = Figure(figsize=(5.5 * len(self.panels), 4 + 0.18 * len(lines)), layout="constrained")
             figure.suptitle("\n".join([self.title, *lines]), weight="bold", size=9)
@@ -120,20 +118,15 @@ class BarChart(Report):
 def svg(panel: Bars | Curves) -> str:
     """Draw a panel as SVG within a web page: in the page's font and colour of text, with values on hover."""
     buffer = io.StringIO()
-    with rc_context(FONT | dict.fromkeys(_COLOURED, _INK) | {"svg.fonttype": "none"}):
-        figure = Figure(figsize=(3.8, 2.6), layout="constrained")
+    with rc_context(FONT | dict.fromkeys(_INKED, _INK) | {"svg.fonttype": "none"}):
+        figure = Figure(figsize=(3.4, 2.4), layout="constrained")
         tips = _draw(figure.subplots(), panel)
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    drawn = re.sub(
-        r"(?s).*?<svg .*?viewBox", '<svg class="chart" role="img" viewBox', buffer.getvalue(), count=1
-    )
+    drawn = '<svg class="chart" role="img" ' + buffer.getvalue().partition("<svg ")[2]
     for number, tip in enumerate(tips):
         drawn = drawn.replace(f'<g id="tip-{number}">', f"<g><title>{escape(tip)}</title>")
-    return re.sub("font: [^;\"]*'DejaVu Sans'", "", drawn.replace(_INK, "currentColor"))
-
-
-_COLOURED = "text.color axes.labelcolor axes.edgecolor xtick.color ytick.color".split()
+    return drawn.replace(_INK, "currentColor").replace("font-family: 'DejaVu Sans'; ", "")
 
 
 def _draw(axes: Axes, panel: Bars | Curves) -> list[str]:

@@ -15,8 +15,8 @@ from rich.text import Text
 from flix_lightning.common.files import write_atomic
 
 # Both fonts come with matplotlib, so that a picture is the same everywhere.
-FONT = {"font.family": "DejaVu Sans", "font.size": 9}
-_MONOSPACED = {"font.family": "DejaVu Sans Mono", "font.size": 9, "text.parse_math": False}
+FONT = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}
+_MONOSPACED = FONT | {"font.family": "DejaVu Sans Mono"}
 _CHARACTER, _LINE = 9 * 0.602 / 72, 0.165  # inches that a character and a line take in a picture
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -16,29 +16,18 @@ from flix_lightning.runs.run import Run, resolve_all
 _SHOWN = [name for name in TABLES if name not in {f"table{number}" for number in APPENDIX}]
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Runs of a table that are not finished.
-
-    Attributes:
-        table: the table's name.
-        reason: what is missing, or why that cannot be said.
-        command: what makes it.
-    """
+class Missing(NamedTuple):
+    """A table, what is missing of it (or why that cannot be said), and the command that makes it."""
 
     table: str
     reason: str
     command: str
 
 
-@dataclass(frozen=True)
-class Available:
-    """A table of which the folder has runs.
+class Available(NamedTuple):
+    """A table's name, its finished runs, and its files, made of these runs.
 
-    Attributes:
-        name: the table's.
-        runs: its finished runs: on the seeds that have all of them, or else on those that have some.
-        reports: the files of the table, of these runs.
+    The runs are those on the seeds that have all of them, or else on the seeds that have some.
     """
 
     name: str

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from flix_lightning.reports.chart import Curves, means
+from flix_lightning.reports.columns import METHODS
 from flix_lightning.runs.rows import validations
 from flix_lightning.runs.run import Run
 
@@ -18,7 +19,7 @@ def curves(run: Run) -> list[Curves]:
 def learning_curves(runs: Iterable[Run]) -> dict[str, list[Curves]]:
     """Mixture -> its charts, a line a method: validation by task, and training loss; means over seeds."""
     mixtures: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
+    for run in sorted(runs, key=lambda run: [*METHODS, run.method].index(run.method)):
         mixtures[run.cfg.mixture.name][run.method].append(run)
     found = {}
     for mixture, methods in mixtures.items():

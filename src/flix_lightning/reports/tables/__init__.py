@@ -26,21 +26,28 @@ from flix_lightning.reports.tables import (
 from flix_lightning.reports.tables.comparison import Comparison
 from flix_lightning.runs.run import Run, left_out_note
 
+_ONE_FILE = {
+    "gates": gates.table,
+    "table2": table2.table,
+    "table3": table3.table,
+    "table4": table4.table,
+    "table5": table5.table,
+    "figure2": figure2.figure,
+    "lite": lite.table,
+    "languages": growth.table,
+    "search_flix": search.table,
+    "search_lora": search.table,
+    **{f"table{number}": partial(appendix.table, number) for number in sorted(APPENDIX)},
+}
+
 TABLES: dict[str, dict[str, Callable[[Sequence[Run]], Report]]] = {
     "table1": {"table1": table1.table, "table1-languages": appendix.table1_languages},
-    "gates": {"gates": gates.table},
-    "table2": {"table2": table2.table},
-    "table3": {"table3": table3.table},
-    "table4": {"table4": table4.table},
-    "table5": {"table5": table5.table},
-    "figure2": {"figure2": figure2.figure},
-    "lite": {"lite": lite.table},
-    "languages": {"languages": growth.table},
-    "search_flix": {"search_flix": search.table},
-    "search_lora": {"search_lora": search.table},
-    **{f"table{number}": {f"table{number}": partial(appendix.table, number)} for number in sorted(APPENDIX)},
+    **{name: {name: table} for name, table in _ONE_FILE.items()},
 }
-"""Name of a sweep -> the files of its table, each with the function that makes it."""
+"""Name of a sweep -> the files of its table, each with the function that makes it of finished runs.
+
+A function raises UserError for a run that is not of its table, and for runs that contradict each other.
+"""
 
 _COMPARISON = {
     "comparison-languages": lambda runs: Comparison.of(runs).languages_report(),

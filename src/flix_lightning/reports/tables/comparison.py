@@ -11,7 +11,7 @@ from flix_lightning.common.settings import plain
 from flix_lightning.reports.columns import HEADS, ScoreColumn
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables.appendix import datasets, datasets_report
-from flix_lightning.reports.tables.methods import table
+from flix_lightning.reports.tables.methods import report
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import SETTINGS
@@ -62,8 +62,8 @@ class Comparison:
 
     def report(self, title: str) -> Report:
         """The macro averages of each line, and the differences."""
-        shown = table(title, self.scores, minus=self.minus, settings=self.settings, notes=self.notes)
-        return Report((shown,), self.scores.gaps(whole=False))
+        shown = report(title, self.scores, minus=self.minus, settings=self.settings, notes=self.notes)
+        return replace(shown, warnings=self.scores.gaps(whole=False))
 
     def languages_report(self) -> Report:
         """The languages behind each column, one table a column."""

@@ -59,12 +59,12 @@ def by_language(scores: Scores, column: ScoreColumn, ours: str, other: str) -> d
     """Language -> the two lines' scores there, means over the seeds that have both."""
     found = {}
     for language in scores.languages(column):
-        pairs = [
+        by_seed = [
             [scores.by_language(column, line, seed).get(language) for line in (ours, other)]
             for seed in scores.seeds
         ]
-        if complete := [pair for pair in pairs if None not in pair]:
-            left, right = zip(*complete, strict=True)
+        if pairs := [pair for pair in by_seed if None not in pair]:
+            left, right = zip(*pairs, strict=True)
             found[language] = fmean(left), fmean(right)
     return found
 

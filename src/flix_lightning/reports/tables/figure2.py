@@ -6,7 +6,7 @@ from statistics import fmean
 
 from flix_lightning.reports import paper
 from flix_lightning.reports.chart import BarChart, Bars
-from flix_lightning.reports.columns import JOINT, METHODS, TABLE1, TABLE2
+from flix_lightning.reports.columns import JOINT, METHODS, TABLE1, TABLE2, ScoreColumn
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Section, Table
 from flix_lightning.reports.tables.differences import difference_lines, differences
@@ -30,9 +30,6 @@ def figure(runs: Sequence[Run]) -> BarChart:
 
     Each task is compared on the languages that both of its mixtures hold: cross-lingual QA on the six that
     the joint mixture trains.
-
-    Raises:
-        UserError: a run is not of this figure, or runs contradict each other (see `Scores`).
     """
     lines = by_method(runs, METHODS, [JOINT, *(alone.mixture for _, alone in _PAIRS)])
     columns = [_common(runs, *pair) for pair in _PAIRS]
@@ -65,10 +62,11 @@ def figure(runs: Sequence[Run]) -> BarChart:
     )
 
 
-def _common(runs: Sequence[Run], *pair):
-    """The column of a task on any mixture, on the languages that were tested on both mixtures."""
-    scores = [Scores([column], {run.name: [run] for run in runs}).languages(column) for column in pair]
-    return replace(pair[0], mixture=None, languages=frozenset(scores[0]) & frozenset(scores[1]))
+def _common(runs: Sequence[Run], together: ScoreColumn, alone: ScoreColumn) -> ScoreColumn:
+    """The column of a task on either mixture, on the languages that both mixtures have scores of."""
+    rows = [row for run in runs for row in run.rows]
+    languages = [frozenset(filter(None, map(column.dataset, rows))) for column in (together, alone)]
+    return replace(together, mixture=None, languages=languages[0] & languages[1])
 
 
 def _printed(index: int) -> list[float]:

@@ -22,9 +22,6 @@ def table(runs: Sequence[Run]) -> Report:
 
     Args:
         runs: compute-matched LoRA on the mixtures of Table 1, tested without any feature too.
-
-    Raises:
-        UserError: runs contradict each other (see `Scores`).
     """
     scores = Scores(TABLE1, {METHOD: runs})
     frozen, adapted = (

@@ -18,9 +18,6 @@ def table(runs: Sequence[Run]) -> Report:
 
     Args:
         runs: FLix and compute-matched LoRA on mixtures of `MIXTURES`.
-
-    Raises:
-        UserError: a run is not of this table, or runs contradict each other (see `Scores`).
     """
     lines = by_method(runs, (OURS, OTHER), MIXTURES)
     trained = {

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports import paper
@@ -21,26 +20,6 @@ _SELECTION = {
     "task": "each task is tested with the checkpoint of its best validation",
     "average": "all tasks are tested with the checkpoint of the best average of their validations",
 }
-_PAPER_NAMES = {method: method for method in METHODS}
-
-
-def report(
-    number: int, title: str, columns: Sequence[ScoreColumn], runs: Sequence[Run], names=_PAPER_NAMES, **more
-) -> Report:
-    """The paper's table of that number for the methods in `names`, on the columns' mixtures.
-
-    Args:
-        number: the paper's.
-        title, more: as `table`.
-        columns: of test scores.
-        runs: all of the table's finished runs.
-        names: our method -> the paper's line, in the paper's order.
-
-    Raises:
-        UserError: a run is not of this table, or runs contradict each other (see `Scores`).
-    """
-    scores = Scores(columns, by_method(runs, names, [column.mixture for column in columns]))
-    return Report((table(title, scores, paper_lines(number, scores, names.values()), **more),), scores.gaps())
 
 
 def by_method(runs: Iterable[Run], methods: Iterable[str], mixtures: Iterable[str]) -> dict[str, list[Run]]:
@@ -56,71 +35,61 @@ def by_method(runs: Iterable[Run], methods: Iterable[str], mixtures: Iterable[st
     return found
 
 
-class PaperLines(NamedTuple):
-    """The paper's own lines below ours, with their footnotes."""
-
-    lines: Sequence[tuple[str, ...]] = ()
-    footnotes: Sequence[str] = ()
-
-
-def paper_lines(number: int, scores: Scores, names: Iterable[str] = METHODS) -> PaperLines:
-    """The lines that the paper's table of that number calls by these names, for the columns of ours."""
+def paper_lines(
+    number: int, columns: Sequence[ScoreColumn], names: Iterable[str] = METHODS
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The lines that the paper's table of that number calls by these names, and its footnotes."""
     theirs = paper.table(number)
     footnotes = Footnotes(theirs)
-    heads = [*(column.head for column in scores.columns), "Avg."]
+    heads = [*(column.head for column in columns), "Avg."]
     lines = [(name, *(footnotes.cell(theirs, name, head) for head in heads)) for name in names]
     level = "The paper's own: PaLM-2 small on XTREME-UP; another base or other data give another level."
-    return PaperLines(lines, (level, *footnotes.lines))
+    return lines, [level, *footnotes.lines]
 
 
-def table(
+def report(
     title: str,
     scores: Scores,
-    printed: PaperLines | None = None,
     *,
     minus: Mapping[str, str] | None = None,
     settings: Mapping[str, Sequence[str]] | None = None,
-    controls: Sequence[tuple[str, ...]] = (),
+    more: Mapping[str, Sequence[tuple[str, ...]]] | None = None,
     notes: Sequence[str] = (),
-) -> Table:
-    """Lines of test scores, with one line minus each other.
+) -> Report:
+    """A table of lines of test scores, and of one line minus each other.
 
     Args:
         title: above it.
         scores: test scores.
-        printed: the paper's own lines.
         minus: line -> the line that it is subtracted from; FLix for every other line unless given.
         settings: head -> its text for each line, in the place of the lines' names.
-        controls: further lines of ours, each a name, a text for each column, and one for the average.
+        more: title -> further lines: a name, a text for each column, and one for the average.
         notes: what else the reader must know.
     """
-    printed, settings = printed or PaperLines(), settings or {"": list(scores.runs)}
+    settings = settings or {"": list(scores.runs)}
     named = dict(zip(scores.runs, zip(*settings.values(), strict=True), strict=True))
+    minus = dict.fromkeys((line for line in named if line != "FLix"), "FLix") if minus is None else minus
     blank = [""] * (len(settings) - 1)
     counts = [str(len(scores.languages(column))) for column in scores.columns]
     counted = "Languages" if all(column.task for column in scores.columns) else "Languages or tasks"
     columns = map(mark_best, zip(*(means(line, scores)[1:] for line in named), strict=True))
     lines = [(*texts, *cells) for texts, *cells in zip(named.values(), *columns, strict=True)]
-    subtracted = defaultdict(list)
-    for other, ours in (minus or {line: "FLix" for line in named if line != "FLix"}).items():
+    sections = defaultdict(list, {"Methods": [*lines, (counted, *blank, *counts, DASH)]})
+    for other, ours in minus.items():
         (_, *cells), *intervals = difference_lines(other, differences(scores, ours, other))
-        subtracted[f"{ours} minus"].append((*named[other], *cells))
-        subtracted[f"{ours} minus"] += [(name, *blank, *rest) for name, *rest in intervals]
-    sections = [
-        Section("Methods", (*lines, (counted, *blank, *counts, DASH))),
-        *(Section(title, tuple(lines)) for title, lines in subtracted.items()),
-        Section("Controls", tuple(controls)),
-        Section("The paper's own", tuple(printed.lines)),
-    ]
-    explained = (
-        *explain("Test scores", [run for alike in scores.runs.values() for run in alike]),
-        f"Differences are paired by seed; {INTERVALS}",
-        *notes,
-        *printed.footnotes,
-    )
+        sections[f"{ours} minus"] += [
+            (*named[other], *cells),
+            *((name, *blank, *rest) for name, *rest in intervals),
+        ]
+    explained = explain("Test scores", [run for alike in scores.runs.values() for run in alike])
     heads = [*map(Column, settings), *(Column(column.head, column.group) for column in scores.columns)]
-    shown = tuple(section for section in sections if section.lines)
-    return Table(title, (*heads, Column("Avg.")), shown, explained)
+    table = Table(
+        title,
+        (*heads, Column("Avg.")),
+        tuple(Section(title, tuple(lines)) for title, lines in {**sections, **(more or {})}.items()),
+        (*explained, f"Differences are paired by seed; {INTERVALS}", *notes),
+    )
+    return Report((table,), scores.gaps())
 
 
 def means(line: str, scores: Scores, active: str = "all", name: str = "") -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 """Table 1: multilingual multitask learning with FLix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from flix_lightning.reports.columns import HOLDOUT, JOINT, METHODS, TABLE1
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables.methods import by_method, means, paper_lines
-from flix_lightning.reports.tables.methods import table as methods_table
+from flix_lightning.reports.tables.methods import by_method, means, paper_lines, report
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
@@ -22,19 +22,17 @@ _FACTS = {
 
 
 def table(runs: Sequence[Run]) -> Report:
-    """The paper's Table 1 from our runs, with the paper's lines below them.
-
-    Raises:
-        UserError: as `methods.report`.
-    """
+    """The paper's Table 1 from our runs, with its controls, and the size of each method below."""
     lines = by_method(runs, METHODS, (JOINT, HOLDOUT))
     scores = Scores(TABLE1, lines)
-    results = methods_table(
+    own, footnotes = paper_lines(1, TABLE1)
+    note = f"{', '.join(_CONTROLS.values())}: evaluations of the FLix runs with nothing else on."
+    controls = [means("FLix", scores, active, name) for active, name in _CONTROLS.items()]
+    results = report(
         "Table 1: multilingual multitask learning with FLix",
         scores,
-        paper_lines(1, scores),
-        controls=[means("FLix", scores, active, name) for active, name in _CONTROLS.items()],
-        notes=[f"{', '.join(_CONTROLS.values())}: evaluations of the FLix runs with nothing else on."],
+        more={"Controls": controls, "The paper's own": own},
+        notes=[note, *footnotes],
     )
     facts = [
         (method, mixture, *_facts([run for run in alike if run.cfg.mixture.name == mixture]))
@@ -42,7 +40,9 @@ def table(runs: Sequence[Run]) -> Report:
         for mixture in (JOINT, HOLDOUT)
     ]
     heads = tuple(map(Column, ("", "Trained on", *_FACTS.values())))
-    return Report((results, Table("Size and training", heads, (Section("", tuple(facts)),))), scores.gaps())
+    return replace(
+        results, tables=(*results.tables, Table("Size and training", heads, (Section("", tuple(facts)),)))
+    )
 
 
 def _facts(runs: Sequence[Run]) -> list[str]:

@@ -17,28 +17,20 @@ SPLITS = ("validation", "test")
 
 
 def table(runs: Sequence[Run]) -> Report:
-    """The paper's Table 3 from our runs of any dropouts, beside the paper's own, the highest first.
-
-    Args:
-        runs: FLix on the multilingual in-language QA mixture; one run for each dropout and seed.
-
-    Raises:
-        UserError: runs contradict each other (see `Scores`).
-    """
-    theirs = paper.table(3)
+    """The paper's Table 3 from our runs of any dropouts, beside the paper's own, the highest first."""
+    theirs, by_rate = paper.table(3), _by_rate(runs)
     footnotes = Footnotes(theirs)
-    by_rate = _by_rate(runs)
-    splits = {split: Scores([COLUMN], by_rate, split) for split in SPLITS}
+    splits = [Scores([COLUMN], by_rate, split) for split in SPLITS]
     lines = []
     for rate in sorted({*map(_rate, theirs.lines), *by_rate}, reverse=True):
-        cells = [mean(scores.by_seed(COLUMN, rate).values()) for scores in splits.values()]
+        ours = [mean(scores.by_seed(COLUMN, rate).values()) for scores in splits]
         rows = [row for run in by_rate.get(rate, ()) for row in run.rows]
         without = [row.value for row in rows if row.metric == "share_without_features"]
-        cells.append(f"{max(without):.0%}" if without else DASH)
-        cells += [footnotes.cell(theirs, f"p={rate}", split.title()) for split in SPLITS]
-        lines.append((f"p = {rate:g}", *cells))
+        share = f"{max(without):.0%}" if without else DASH
+        own = [footnotes.cell(theirs, f"p={rate}", split.title()) for split in SPLITS]
+        lines.append((f"p = {rate:g}", *ours, share, *own))
     heads = (
-        *(Column(head) for head in ("", "Validation", "Test", "Examples without an active feature")),
+        *map(Column, ("", "Validation", "Test", "Examples without an active feature")),
         *(Column(split.title(), "The paper's own") for split in SPLITS),
     )
     notes = (*explain("Token F1", runs), *footnotes.lines)
@@ -47,15 +39,13 @@ def table(runs: Sequence[Run]) -> Report:
 
 
 def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
-    """Both splits over dropout, of our runs and the paper's; `runs` and Raises: as `table`."""
-    by_rate = _by_rate(runs)
-    ours, theirs = {}, {}
+    """Both splits over dropout, of our runs and the paper's."""
+    by_rate, ours, theirs = _by_rate(runs), {}, {}
     for split in SPLITS:
         scores = Scores([COLUMN], by_rate, split)
         ours[split] = means((rate, scores.by_seed(COLUMN, rate).values()) for rate in sorted(by_rate))
-        theirs[split] = sorted(
-            (_rate(name), line[split.title()]) for name, line in paper.table(3).lines.items()
-        )
+        own = ((_rate(name), line[split.title()]) for name, line in paper.table(3).lines.items())
+        theirs[split] = sorted(own)
     axes = ("feature dropout", "token F1, 0-100")
     return Curves("Ours", *axes, ours), Curves("The paper's own", *axes, theirs)
 
@@ -68,5 +58,4 @@ def _by_rate(runs: Sequence[Run]) -> dict[float, list[Run]]:
 
 
 def _rate(line: str) -> float:
-    """The dropout of a line of the paper."""
     return float(line.removeprefix("p="))

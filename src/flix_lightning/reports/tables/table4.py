@@ -7,8 +7,7 @@ from flix_lightning.reports import paper
 from flix_lightning.reports.chart import Curves, means
 from flix_lightning.reports.columns import TABLE2
 from flix_lightning.reports.render import Report
-from flix_lightning.reports.tables.methods import by_method, paper_lines
-from flix_lightning.reports.tables.methods import table as methods_table
+from flix_lightning.reports.tables.methods import by_method, paper_lines, report
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
@@ -17,31 +16,21 @@ COLUMNS = tuple(next(column for column in TABLE2 if column.head == head) for hea
 
 
 def table(runs: Sequence[Run]) -> Report:
-    """The paper's Table 4 from our runs of FLix with any ranks, with the paper's lines below them.
-
-    Args:
-        runs: FLix on the multilingual mixtures; one run for each rank, mixture and seed.
-
-    Raises:
-        UserError: a run is not of this table, or runs contradict each other (see `Scores`).
-    """
-    by_rank = _by_rank(runs)
-    theirs = list(paper.table(4).lines)
+    """The paper's Table 4 from our runs of FLix with any ranks, on the multilingual mixtures."""
+    by_rank, theirs = _by_rank(runs), list(paper.table(4).lines)
     names = [*theirs, *sorted(by_rank.keys() - {*theirs})]
-    scores = Scores(COLUMNS, {name: by_rank.get(name, []) for name in names})
-    title = "Table 4: effect of the rank of language features in FLix"
-    return Report(
-        (
-            methods_table(
-                title, scores, paper_lines(4, scores, theirs), minus={name: theirs[0] for name in names[1:]}
-            ),
-        ),
-        scores.gaps(),
+    own, footnotes = paper_lines(4, COLUMNS, theirs)
+    return report(
+        "Table 4: effect of the rank of language features in FLix",
+        Scores(COLUMNS, {name: by_rank.get(name, []) for name in names}),
+        minus=dict.fromkeys(names[1:], names[0]),
+        more={"The paper's own": own},
+        notes=footnotes,
     )
 
 
 def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
-    """Every column over the rank, of our runs and the paper's; `runs` and Raises: as `table`."""
+    """Every column over the rank, of our runs and the paper's."""
     by_rank, printed = _by_rank(runs), paper.table(4).lines
     scores = Scores(COLUMNS, by_rank)
     ours, theirs = {}, {}
@@ -54,14 +43,11 @@ def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
 
 
 def _rank(line: str) -> int:
-    """The rank that a line is named after."""
     return int(line.removeprefix("rank "))
 
 
 def _by_rank(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs by the name of their line."""
-    flix = by_method(runs, ["FLix"], [column.mixture for column in COLUMNS])["FLix"]
     found = defaultdict(list)
-    for run in flix:
+    for run in by_method(runs, ["FLix"], [column.mixture for column in COLUMNS])["FLix"]:
         found[f"rank {run.cfg.flix.ranks.language}"].append(run)
     return found
