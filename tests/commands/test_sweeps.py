@@ -1,5 +1,6 @@
 """The sweeps of the paper's tables come to the runs that the paper says, and share them."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from swept import swept
 
 from commands import REPOSITORY
 from flix_lightning.cldr import benchmark
+from flix_lightning.common import cli
 from flix_lightning.reports import paper, sweeps
 from flix_lightning.reports.columns import APPENDIX
 from flix_lightning.runs.run import resolve_all
@@ -181,3 +183,14 @@ def test_a_mixture_that_data_holds_nothing_of_is_left_out_where_data_may_be_miss
     plans, left_out = resolve_all(cfgs)
     assert [plan.mixture.name for plan in plans] == ["single_ner_sw"]
     assert left_out == ["single_semantic_parsing_sw", "single_qa_in_lang_sw"]
+
+
+def test_a_jobs_config_is_the_one_that_is_composed_for_it_alone():
+    """Jobs share what they choose from conf/, and each sets its values on a copy."""
+    fixed = ["optimizer.learning_rate=3e-3", "+trainer.deterministic=true", "seed=1"]
+    jobs = cli.sweep_configs(["mixture=joint_5,joint_10", "flix.dropout=0.0,0.3", *fixed])
+    choices = product(("joint_5", "joint_10"), ("0.0", "0.3"))
+    alone = [
+        cli.sweep_configs([f"mixture={mixture}", f"flix.dropout={rate}", *fixed]) for mixture, rate in choices
+    ]
+    assert [[job] for job in jobs] == alone

@@ -29,9 +29,6 @@ def table(number: int, runs: Sequence[Run]) -> Report:
         number: the paper's.
         runs: of the table's method; on one mixture, or a run for each of its datasets (Single-Lang and
             Single-Task); one for each seed.
-
-    Raises:
-        UserError: a run is of another method, or runs contradict each other (see `Scores`).
     """
     column, method = APPENDIX[number]
     lines = by_method(runs, [method], [run.cfg.mixture.name for run in runs])
@@ -42,11 +39,7 @@ def table(number: int, runs: Sequence[Run]) -> Report:
 
 
 def table1_languages(runs: Sequence[Run]) -> Report:
-    """The languages behind each column of Table 1 (the paper's Tables 30-50), one table a column.
-
-    Raises:
-        UserError: as `methods.report`.
-    """
+    """The languages behind each column of Table 1 (the paper's Tables 30-50), one table a column."""
     lines = by_method(runs, METHODS, [column.mixture for column in TABLE1])
     tables = []
     for column in TABLE1:
