@@ -307,9 +307,10 @@ def test_data_and_base_decide_by_what_they_hold_and_not_by_where(cfg, base, data
 def state(folder):
     """All that a resumed run must share with an unbroken one."""
     results = [row for row in rows(folder) if row["metric"] != "seconds"]
-    checkpoints = {}
+    checkpoints, loops = {}, []
     for name in ("best-semantic_parsing", "best-ner", "last"):
         found = checkpoint(folder, name)
+        loops.append(found["loops"])
         checkpoints[name] = {
             key: found.get(key)
             for key in (
@@ -321,7 +322,7 @@ def state(folder):
                 "seen_without",
             )
         }
-    return results, predictions(folder), checkpoints
+    return [*results, *loops], predictions(folder), checkpoints
 
 
 def assert_same(folder, expected):

@@ -86,6 +86,9 @@ class Preemption(Callback):
         if self.validation_left:
             validation = trainer.fit_loop.epoch_loop.val_loop
             validation.restarting = False  # from its first batch
+            counts = validation.batch_progress
+            for name, begun in vars(counts.current).items():  # or it would count twice in later checkpoints
+                setattr(counts.total, name, getattr(counts.total, name) - begun)
             trainer.validating = True
             validation.run()
             trainer.training = True
@@ -95,9 +98,10 @@ class Preemption(Callback):
         self._module = module
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
-        """Leave between two steps."""
+        """Leave between two steps. After a validation, its checkpoint has all that would be saved."""
         if index % trainer.accumulate_grad_batches == 0 and self._any_asked(trainer):
-            self._leave(trainer)
+            validated = index and index % trainer.val_check_batch == 0
+            self._leave(trainer, save=not validated)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Leave before an incomplete validation is scored."""
@@ -118,8 +122,8 @@ class Preemption(Callback):
             self._agreed = int(trainer.strategy.reduce(asked, reduce_op="max"))
         return self._agreed > 0
 
-    def _leave(self, trainer: Trainer) -> None:
-        if trainer.global_step < trainer.max_steps:
+    def _leave(self, trainer: Trainer, save: bool = True) -> None:
+        if save and trainer.global_step < trainer.max_steps:
             trainer.save_checkpoint(self.run.checkpoint_path("last"), weights_only=False)
         sys.exit(EXIT_CODE)
 
