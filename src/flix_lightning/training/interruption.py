@@ -98,10 +98,13 @@ class Preemption(Callback):
         self._module = module
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
-        """Leave between two steps. After a validation, its checkpoint has all that would be saved."""
+        """Leave between two steps.
+
+        Nothing is saved before the first step and after a validation, whose checkpoint has the same state:
+        Lightning would take the checkpoint of such a step for one that was saved within its validation.
+        """
         if index % trainer.accumulate_grad_batches == 0 and self._any_asked(trainer):
-            validated = index and index % trainer.val_check_batch == 0
-            self._leave(trainer, save=not validated)
+            self._leave(trainer, save=index % trainer.val_check_batch != 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Leave before an incomplete validation is scored."""

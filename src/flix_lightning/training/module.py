@@ -291,11 +291,8 @@ class FlixModule(LightningModule):
         self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
         self._seen_without.copy_(checkpoint["seen_without"] if self.global_rank == 0 else torch.zeros(2))
         self.seconds = checkpoint["seconds"]
-        loop = checkpoint["loops"]["fit_loop"]
-        # Lightning counts a step once its validation has saved it, and makes up for that when it resumes.
-        loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - 1
         # Lightning counts micro-batches, and a step may have another number of them than before.
-        progress = loop["epoch_loop.batch_progress"]
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts, done))
