@@ -17,7 +17,11 @@ from benchmarks.workloads import TARGETS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; give 1 where a count, which has no noise, is over its bar."""
+    """Measure, print and write the figures.
+
+    Returns:
+        1 if --quick finds a count above its bar, else 0: times have noise, counts have none.
+    """
     options = _options(arguments)
     torch.set_num_threads(1)
     if not options.quick:
@@ -36,15 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="count only, which takes no clock")
-    parser.add_argument("--gpu", action="store_true", help="whole steps on a GPU, of a model of 270M")
-    parser.add_argument("--rounds", type=int, default=11, help="times that each contender is timed (11)")
+    parser.add_argument("--quick", action="store_true", help="only count: no times")
+    parser.add_argument(
+        "--gpu", action="store_true", help="time training steps of a model of 270M parameters on a GPU"
+    )
+    parser.add_argument("--rounds", type=int, default=11, help="rounds in which each contender is timed (11)")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder to write to")
     options = parser.parse_args(arguments)
     if options.rounds < 2:
         parser.error("--rounds: at least 2 are needed for quartiles")
     if options.gpu and not torch.cuda.is_available():
-        parser.error("--gpu: PyTorch finds none")
+        parser.error("--gpu: PyTorch finds no GPU")
     return options
 
 
@@ -72,14 +78,14 @@ def _notes(options: argparse.Namespace) -> list[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     device = torch.cuda.get_device_name() if options.gpu else f"{_processor()}, one thread"
     return [
-        f"{packages}; {device}. Times: medians of {options.rounds} rounds, in each of which every contender "
-        "was called in turn, with memory that the process keeps; ratios are of the figures of one round, "
-        "quartiles over rounds. The row 'again' is the reference's own, made anew: it shows the noise."
+        f"{packages}; {device}. Times are medians of {options.rounds} rounds. In each round every contender "
+        "is timed, and ratios are taken within a round; quartiles are over rounds. The process keeps freed "
+        "memory. The line 'again' is a second copy of the reference: it shows the noise."
     ]
 
 
 def _processor() -> str:
-    """The processor's name as Linux tells it, else its architecture."""
+    """The processor's name from /proc/cpuinfo, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

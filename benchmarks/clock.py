@@ -1,4 +1,4 @@
-"""Time of things that do the same work, taken turn about in one process: CPU time, or a GPU's."""
+"""Interleaved timing of functions in one process: CPU time, or a GPU's time."""
 
 import ctypes
 import math
@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-WARM_UP = 2  # calls of each before the first that counts
-LEAST = 0.1  # seconds that each is called for in a round
+WARM_UP = 2  # untimed calls of each function
+LEAST = 0.1  # shortest time of one function in a round, seconds
 
 
 def keep_memory() -> None:
-    """Have the C library keep what is freed, where it is glibc.
+    """Make glibc keep freed memory; do nothing with another C library.
 
-    It gives memory back to the system and takes it anew as the heap happens to lie, which has to do with what
-    else is in the process and not with who asks: up to a tenth of a step, and another part of it in each run.
+    Otherwise glibc returns memory to the system and asks for it again, depending on what else is on the heap.
+    This takes up to a tenth of a step, and another share in each run.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -27,15 +27,15 @@ def keep_memory() -> None:
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, on_gpu: bool = False
 ) -> dict[str, list[float]]:
-    """Give each contender's seconds a call, one figure a round.
+    """Time each contender, in seconds a call, once a round.
 
-    A round calls every contender, in an order drawn anew, so that what else the machine does falls on all;
-    CPU time leaves out what it only waits for.
+    A round calls every contender, in a new random order, so that other work of the machine slows all of them
+    alike. CPU time does not count waiting.
 
     Args:
-        contenders: name -> what is called.
+        contenders: name -> function to time.
         rounds: at least 1.
-        on_gpu: take the time until the GPU has done all it was given, and not that of the CPU.
+        on_gpu: measure the time until the GPU is done, instead of CPU time.
     """
     calls = {}
     for name, call in contenders.items():
@@ -52,7 +52,7 @@ def interleave(
 
 
 def milliseconds(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Convert what `interleave` gives."""
+    """Convert the result of `interleave`."""
     return {name: [1e3 * one for one in own] for name, own in seconds.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is compared: a frozen base, PEFT's LoRA, and ours with any number of features."""
+"""The models that are compared: a frozen base, PEFT's LoRA, and FLix with any number of features."""
 
 import copy
 import random
@@ -17,32 +17,39 @@ from flix_lightning.adapter.targets import find_targets
 TASKS, TASK_RANK, LANGUAGE_RANK = 5, 4, 2  # the paper's joint mixture: tasks, and its ranks
 ACTIVE_RANK = TASK_RANK + LANGUAGE_RANK
 LORA = f"PEFT LoRA r={ACTIVE_RANK}"
-AGAIN = f"{LORA}, again"  # the same made anew: what the clock gives to no difference
+AGAIN = f"{LORA}, again"  # a second copy, which shows the noise
 FROZEN = "frozen base"
-ONEDNN = "base by oneDNN, as in train.py"  # where all others have PyTorch's own layers
+ONEDNN = "base by oneDNN, as in train.py"  # the others have PyTorch's own layers
 COUNTS = (10, 40, 120, 1000)  # features
 MATCHED_RANK = TASKS * TASK_RANK + 35 * LANGUAGE_RANK  # of param-matched LoRA, at 40 features
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model, what of it is trained, and what must be in force around its forward."""
+    """A model to measure.
+
+    Attributes:
+        model: the model.
+        trained: its trained parameters.
+        around: makes the context of a forward pass.
+        lazy: whether the optimizer moves the active rows only.
+    """
 
     model: PreTrainedModel
     trained: list[nn.Parameter]
     around: Callable[[], AbstractContextManager] = nullcontext
-    lazy: bool = False  # whether its optimizer moves the active rows alone
+    lazy: bool = False
 
 
 def frozen(base: PreTrainedModel) -> Contender:
-    """The base alone, whose backward goes to its embeddings, as an adapted model's goes almost."""
+    """The base alone. Its backward pass reaches the embeddings, almost as an adapted model's does."""
     model = copy.deepcopy(base).requires_grad_(False)
     model.enable_input_require_grads()
     return Contender(model, [])
 
 
 def lora(base: PreTrainedModel, rank: int, targets: str) -> Contender:
-    """PEFT's LoRA on the projections that `targets` means to ours."""
+    """PEFT's LoRA on the projections that FLix adapts for the same `targets`."""
     names = list(find_targets(base, targets))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
     model = get_peft_model(copy.deepcopy(base), config)
@@ -50,16 +57,16 @@ def lora(base: PreTrainedModel, rank: int, targets: str) -> Contender:
 
 
 def flix(base: PreTrainedModel, features: int, targets: str, batch: int, lazy: bool = False) -> Contender:
-    """Ours, with `features` features, of which each of `batch` examples has a task and a language."""
+    """FLix with `features` features; each of `batch` examples has a task and a language."""
     model = copy.deepcopy(base)
     adapter = inject(model, space(features), targets, sparse_gradients=lazy)
     named = examples(features, batch)
-    # The rows are looked up anew at every forward, as in training.
+    # Each forward pass looks its rows up, as in training.
     return Contender(model, adapter.parameters(), lambda: adapter.route(adapter.space.rows(named)), lazy)
 
 
 def space(features: int) -> FeatureSpace:
-    """Five tasks of rank 4, and the rest languages of rank 2."""
+    """Five tasks of rank 4; the other features are languages of rank 2."""
     return FeatureSpace(
         {f"task:{n}": TASK_RANK for n in range(TASKS)}
         | {f"language:{n}": LANGUAGE_RANK for n in range(features - TASKS)}
@@ -67,7 +74,7 @@ def space(features: int) -> FeatureSpace:
 
 
 def examples(features: int, batch: int) -> list[tuple[str, str]]:
-    """The features of a batch, drawn uniformly from a fixed seed."""
+    """The features of a batch, drawn uniformly with a fixed seed."""
     draw = random.Random(0)
     return [
         (f"task:{draw.randrange(TASKS)}", f"language:{draw.randrange(features - TASKS)}")
@@ -76,7 +83,7 @@ def examples(features: int, batch: int) -> list[tuple[str, str]]:
 
 
 def name(features: int) -> str:
-    """How ours is called in a report."""
+    """FLix's name in a report."""
     return f"FLix D={features:,}"
 
 

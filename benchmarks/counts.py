@@ -1,4 +1,4 @@
-"""What needs no clock: floating-point operations, bytes kept for backward, parameters."""
+"""Counts: floating-point operations, bytes kept for the backward pass, parameters."""
 
 from dataclasses import replace
 
@@ -12,21 +12,21 @@ from benchmarks.contenders import COUNTS, FROZEN, LORA, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
 
-BATCH = 8  # ratios of counts are the same at any
-FLOPS, KEPT = 1.001, 1.01  # bars, to PEFT's LoRA of the active rank
+BATCH = 8  # examples; the ratios of counts do not depend on it
+FLOPS, KEPT = 1.001, 1.01  # bars: largest ratios to PEFT's LoRA of the active rank
 #: Parts of the names of operations that multiply matrices.
 PRODUCTS = ("mm", "matmul", "mv", "dot", "einsum", "linear", "conv", "attention")
-#: The product in place that ours makes, which PyTorch takes for no operation.
+#: FLix's in-place product, which PyTorch counts as 0.
 IN_PLACE = {torch.ops.aten.baddbmm_: baddbmm_flop.__wrapped__}
 
 
 def count(workload: Workload, targets: str) -> list[Measure]:
-    """Count forward and backward of every contender, the bytes between them, and what is trained."""
+    """Count every contender's operations, bytes kept for the backward pass, and trained parameters."""
     workload = replace(workload, batch=BATCH)
     base = workload.build()
     inputs = workload.inputs(base)
     everyone = contenders.trainable(base, targets, workload.batch)
-    base.set_attn_implementation("eager")  # PyTorch counts nothing for the CPU's fused attention
+    base.set_attn_implementation("eager")  # PyTorch counts the CPU's fused attention as 0
     counted = contenders.trainable(base, targets, workload.batch)
     where = f"{workload.title}, {TARGETS[targets]}"
     ours = [name(features) for features in COUNTS]
@@ -44,10 +44,10 @@ def count(workload: Workload, targets: str) -> list[Measure]:
 
 
 def flops(contender: Contender, inputs: dict[str, Tensor]) -> int:
-    """Count the floating-point operations of a forward and a backward.
+    """Count the floating-point operations of a forward and a backward pass.
 
     Raises:
-        RuntimeError: an operation that multiplies matrices has no count (PyTorch takes most in place for 0).
+        RuntimeError: PyTorch has no count for an operation that multiplies matrices.
     """
     counter = FlopCounterMode(display=False, custom_mapping=IN_PLACE)
     with counter, _NoneUncounted(counter):
@@ -66,18 +66,18 @@ class _NoneUncounted(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         word = func.overloadpacket.__name__
         if any(part in word for part in PRODUCTS) and func.overloadpacket not in self._counted:
-            raise RuntimeError(f"{word} multiplies matrices, and is not counted")
+            raise RuntimeError(f"{word} multiplies matrices, but PyTorch does not count it")
         return func(*args, **(kwargs or {}))
 
 
 def kept(contender: Contender, inputs: dict[str, Tensor]) -> int:
-    """Count the bytes of the tensors that a forward keeps for backward, weights aside."""
+    """Count the bytes of the tensors that a forward pass keeps for the backward pass, without weights."""
     own = {tensor.untyped_storage().data_ptr() for tensor in _tensors(contender.model)}
     found: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
         if (place := tensor.untyped_storage().data_ptr()) not in own:
-            found[place] = tensor  # held, so that no place is used twice
+            found[place] = tensor  # kept alive, so that no address is used twice
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), contender.around():

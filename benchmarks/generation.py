@@ -1,4 +1,4 @@
-"""Greedy generation for a batch in which every example has another combination of features."""
+"""Greedy generation for a batch in which every example has its own combination of features."""
 
 import copy
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from flix_lightning.adapter.targets import find_targets
 COMBINATIONS, TOKENS, FEATURES = 16, 32, 40
 NAMES = [f"combination {n}" for n in range(COMBINATIONS)]
 MIXED = f"PEFT adapter_names, {COMBINATIONS} adapters"
-BARS = {True: 1.6, False: 1.3}  # encoder-decoder or not; tokens a second, to PEFT's `adapter_names`
+BARS = {True: 1.6, False: 1.3}  # encoder-decoder? -> smallest ratio of tokens a second to MIXED
 
 
 def time_generation(workload: Workload, targets: str, rounds: int) -> Measure:
     """Time generation of 32 tokens for each of 16 combinations of features, one example each.
 
     Raises:
-        RuntimeError: ours and PEFT's do not generate the same tokens.
+        RuntimeError: FLix and PEFT do not generate the same tokens.
     """
     base = workload.build()
     inputs = replace(workload, batch=COMBINATIONS).inputs(base)
@@ -59,7 +59,7 @@ def time_generation(workload: Workload, targets: str, rounds: int) -> Measure:
         f"{name(FEATURES)}, {ONEDNN}": lambda: routed(*by_onednn),
     }
     if not torch.equal(calls[MIXED](), calls[name(FEATURES)]()):
-        raise RuntimeError("ours and PEFT's adapters of the same weights do not generate the same tokens")
+        raise RuntimeError("FLix and PEFT do not generate the same tokens from the same weights")
     speeds = {
         title: [COMBINATIONS * TOKENS / second for second in seconds]
         for title, seconds in interleave(calls, rounds).items()
@@ -70,7 +70,7 @@ def time_generation(workload: Workload, targets: str, rounds: int) -> Measure:
 
 
 def _lora(base: PreTrainedModel, targets: str, adapter: Adapter, index: Tensor) -> PeftModel:
-    """PEFT's model with one LoRA a combination, of the very weights that ours adds up."""
+    """PEFT's model with one LoRA a combination, made of the rows that FLix adds up."""
     config = LoraConfig(
         r=ACTIVE_RANK, lora_alpha=ACTIVE_RANK, target_modules=list(find_targets(base, targets))
     )

@@ -1,4 +1,4 @@
-"""One projection, forward and backward: the adapter's own cost, with little around it."""
+"""One projection, forward and backward: the adapter's own cost."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ BAR = 0.90
 
 
 def time_layer(width: int, rounds: int) -> Measure:
-    """Time a projection of width² on 32 examples of 64 tokens, each with features of its own."""
+    """Time a projection of width x width on 32 examples of 64 tokens, each with its own features."""
     calls = {
         FROZEN: _call(_projection(width)),
         LORA: _call(_lora(width, ACTIVE_RANK)),

@@ -20,7 +20,7 @@ from flix_lightning.reports.render import Column, Report, Section, Table
 from flix_lightning.training.module import FlixModule
 from flix_lightning.training.train import train
 
-#: Part of a run -> what does it. Each is taken without the parts that it calls.
+#: Part of a run -> the class and its method. The time of a part does not include the parts that it calls.
 PARTS = {
     "training: forward": (FlixModule, "_token_loss"),
     "training: backward": (torch.Tensor, "backward"),
@@ -34,7 +34,7 @@ IN_MODEL = ("training: forward", "training: backward", "evaluation: generation")
 
 
 class Shares:
-    """CPU seconds of each part, from its making on."""
+    """CPU seconds of each part, counted from the construction of this object."""
 
     def __init__(self):
         self._seconds: dict[str, float] = defaultdict(float)
@@ -85,7 +85,7 @@ def table(seconds: dict[str, float]) -> Report:
 
 
 def timed_train(cfg: DictConfig) -> None:
-    """Do a run, as train.py does, and print where its time went."""
+    """Train a run as train.py does, and print where its time went."""
     shares = Shares()
     with shares.watch():
         train(cfg)

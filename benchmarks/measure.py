@@ -1,4 +1,4 @@
-"""What a benchmark gives: one figure of each contender, and its ratio to a reference."""
+"""The result of a benchmark: a value for each contender, and its ratio to a reference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from statistics import median, quantiles
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figure.
+    """One contender's value.
 
     Attributes:
         contender: its name.
         value: the median over rounds, in the measure's unit.
-        ratio: to the reference's; the median over rounds of both figures of a round.
-        low, high: first and third quartile of that; equal to it where nothing varies.
-        bar: what the ratio is to keep to, if anything.
+        ratio: value divided by the reference's of the same round; the median over rounds.
+        low, high: first and third quartile of the ratio over rounds; equal to `ratio` for a count.
+        bar: limit of the ratio, or None.
     """
 
     contender: str
@@ -27,14 +27,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of every contender.
+    """One quantity, measured for every contender.
 
     Attributes:
         title: what was measured, on what.
         unit: of the values.
-        reference: the contender that ratios are to.
-        rows: one a contender.
-        more_is_better: a bar is the least ratio, and not the largest.
+        reference: the contender whose value divides the others'.
+        rows: one for each contender.
+        more_is_better: a bar is the smallest allowed ratio; otherwise the largest.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Measure:
     more_is_better: bool = False
 
     def missed(self) -> list[Row]:
-        """Return the rows that do not keep to their bar."""
+        """Return the rows whose ratio is beyond its bar."""
         return [
             row
             for row in self.rows
@@ -60,7 +60,7 @@ def measure(
     bars: Mapping[str, float],
     more_is_better: bool = False,
 ) -> Measure:
-    """Make a measure of each contender's figures, one a round (one alone where nothing varies)."""
+    """Make a measure from each contender's values: one for each round, or a single one for a count."""
     rows = []
     for name, values in figures.items():
         ratios = [value / other for value, other in zip(values, figures[reference], strict=True)]

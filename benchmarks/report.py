@@ -20,7 +20,7 @@ WIDE = 3  # panels side by side in the figure
 
 
 def report(measures: Sequence[Measure], notes: Sequence[str]) -> Report:
-    """Make a table of each measure; `notes` stand below the last."""
+    """Make a table of each measure, with `notes` below the last one."""
     last = len(measures) - 1
     return Report(
         tuple(
@@ -30,10 +30,10 @@ def report(measures: Sequence[Measure], notes: Sequence[str]) -> Report:
 
 
 def write(measures: Sequence[Measure], notes: Sequence[str], folder: Path) -> None:
-    """Write report.md, figure.png (what has a bar) and rows.jsonl (one line a measure) into `folder`.
+    """Write report.md, figure.png (measures with a bar) and rows.jsonl (one line a measure) into `folder`.
 
     Raises:
-        UserError: one of them cannot be written.
+        UserError: a file cannot be written.
     """
     write_atomic(folder / "report.md", report(measures, notes).markdown())
     write_atomic(folder / "rows.jsonl", "".join(json.dumps(asdict(one)) + "\n" for one in measures))

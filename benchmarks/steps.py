@@ -1,4 +1,4 @@
-"""A whole training step: rows, forward, backward, optimizer."""
+"""Training steps: look rows up, forward, backward, optimizer."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ from benchmarks.workloads import TARGETS, Workload
 from flix_lightning.adapter.lazy_adam import LazyAdam
 from flix_lightning.adapter.onednn import use_onednn
 
-BAR = 0.95  # to PEFT's LoRA of the active rank, D = 40 and 120, all linears
+BAR = 0.95  # largest ratio to PEFT's LoRA of the active rank; D = 40 and 120, all linears
 GPU_BAR = 1.0
-GROWTH = 1.10  # D = 1000 to D = 10, and 10,000 by the lazy optimizer
+GROWTH = 1.10  # largest ratio of D = 1000 to D = 10, and of D = 10,000 with the lazy optimizer
 THOUSANDS = 10_000
 
 
 def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu") -> list[Measure]:
-    """Time the step of every contender, and that of ours against its own with few features."""
+    """Time the step of every contender, and FLix with many features against FLix with few."""
     base = workload.build().to(device)
     inputs = workload.inputs(base)
     calls = {
@@ -48,7 +48,7 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
 
 
 def time_lazy_steps(workload: Workload, rounds: int) -> Measure:
-    """Time the step of thousands of features, by the lazy optimizer, against the dense one's with few."""
+    """Time the step of thousands of features with the lazy optimizer, against few with the dense one."""
     base, targets = workload.build(), "all-linear"
     inputs = workload.inputs(base)
     few, many = COUNTS[0], COUNTS[-1]
@@ -66,7 +66,7 @@ def time_lazy_steps(workload: Workload, rounds: int) -> Measure:
 
 
 def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
-    """Make what does one training step: its optimizer as in training, on one micro-batch."""
+    """Return a function that does one training step of one micro-batch, with training's optimizer."""
     optimizer = _optimizer(contender) if contender.trained else None
 
     def call() -> None:
@@ -85,7 +85,7 @@ def _where(workload: Workload, targets: str) -> str:
 
 
 def _dense_alone(contender: Contender) -> Callable[[], None]:
-    """What no routing can save as long as every row has a gradient and is stepped."""
+    """Return the part of a step that grows with D: a dense gradient of every row, and its AdamW step."""
     optimizer = _optimizer(contender)
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""Time how long a run waits for its data, first and later: `python -m benchmarks.tokenization`."""
+"""Time how long a run waits for its data, the first time and later: `python -m benchmarks.tokenization`."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ def write_data(root: Path, languages: list[str], lines: int) -> None:
 
 
 def start(root: Path, languages: list[str]) -> float:
-    """Do what a run does with its data before its first step; return the seconds that it takes."""
+    """Prepare the data as a run does before its first step; return the seconds."""
     base = models.load("cldr-base", "main", "float32")
     began = time.perf_counter()
     layout, entry = Layout(root), [{"task": "semantic_parsing", "languages": languages}]

@@ -1,4 +1,4 @@
-"""The models that are measured, and a batch for each: random tokens, as nothing depends on them."""
+"""The models that are measured, with batches of random tokens: the cost does not depend on the text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,14 @@ from flix_lightning.models.base import BUILT_IN
 
 @dataclass(frozen=True)
 class Workload:
-    """A model, and the sizes of a batch: `batch` examples of `length` tokens.
+    """A model and the sizes of its batch.
 
-    An encoder-decoder learns `target` tokens more of each; a decoder learns its `length`.
+    Attributes:
+        title: its name in a report.
+        build: makes the model.
+        batch: examples.
+        length: tokens of an example; a decoder is trained on all of them.
+        target: tokens of an encoder-decoder's target.
     """
 
     title: str
@@ -58,7 +63,7 @@ def _llama() -> PreTrainedModel:
 
 
 def _gemma() -> PreTrainedModel:
-    """Gemma 3 270M but for its vocabulary, whose logits would fill the memory."""
+    """Gemma 3 270M with a smaller vocabulary: the logits of its own would fill the memory."""
     torch.manual_seed(0)
     config = Gemma3TextConfig(
         vocab_size=16384, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
