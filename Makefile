@@ -14,7 +14,7 @@ seeds := $(shell seq -s, 0 $$(( $(SEEDS) - 1 )))
 tables := $(addprefix reproduce-table,$(shell seq 1 50))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format chaos cluster soak xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
+.PHONY: help setup test lint format chaos cluster soak models xtreme-up plan $(tables) reproduce-figure2 reproduce-all reproduce-lite languages gates search dashboard bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '{sub(/^\$$\(tables\):/, "reproduce-tableN:")} \
@@ -46,6 +46,9 @@ chaos: setup ## interrupt a small sweep KILLS times at random moments; its files
 
 cluster: setup ## preempt, cancel and time out a sweep on a SLURM of two nodes on this machine; its rows must be one process's
 	$(BIN)/python -m trials.cluster $(ARGS)
+
+models: setup ## try every family of text models in a tiny form, and write docs/models.md: ten minutes
+	$(BIN)/python -m trials.families $(ARGS)
 
 soak: setup ## do small runs in one process for MINUTES; its memory, open files and threads must not grow
 	$(BIN)/python -m trials.soak --minutes $(MINUTES) $(ARGS)

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from reference import merged
 from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
 
 from flix_lightning.adapter import update
+from flix_lightning.adapter.reference import merge
 
 STEPS = 5
 OPTIONS = {
@@ -33,7 +33,7 @@ def prepare(architecture):
     inputs = batch(model)
     del inputs["labels"]
     prompts = [ids[mask.bool()][None] for ids, mask in zip(*inputs.values(), strict=True)]
-    alone = [merged(base, adapter.state_dict(), RANKS, names) for names in FEATURES]
+    alone = [merge(base, adapter.state_dict(), RANKS, names) for names in FEATURES]
     return model, adapter, inputs, prompts, alone
 
 

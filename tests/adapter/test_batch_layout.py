@@ -36,6 +36,10 @@ def some_tokens(linear, x):
     return output
 
 
+def without_gradient(linear, x):
+    return linear(x).detach()
+
+
 def weight_alone(linear, x):
     return nn.functional.linear(x, linear.weight)
 
@@ -72,9 +76,10 @@ def test_a_layout_that_keeps_examples_apart_is_adapted(layout):
 
 
 @pytest.mark.parametrize(
-    "layout", [sequence_first, tokens_of_all_examples_in_turn, some_tokens, weight_alone, pair]
+    "layout",
+    [sequence_first, tokens_of_all_examples_in_turn, some_tokens, without_gradient, weight_alone, pair],
 )
-def test_a_layout_that_mixes_examples_is_left_out_or_refused(layout, caplog):
+def test_a_projection_that_cannot_be_adapted_is_left_out_or_refused(layout, caplog):
     model = with_layout(layout)
     adapter = adapt(model)
     assert TARGET not in adapter.modules

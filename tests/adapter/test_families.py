@@ -7,11 +7,11 @@ import pytest
 import torch
 from families import FAMILIES
 from folders import line_of, write_split
-from reference import merged
 from tiny_runs import config
 
 from flix_lightning.adapter.features import FeatureDropout, FeatureSpace
 from flix_lightning.adapter.projection import inject
+from flix_lightning.adapter.reference import merge
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.models import base as models
 from flix_lightning.runs.run import Run
@@ -132,7 +132,7 @@ def alone(folder, training, split):
     """Id -> the row of an example, and the base, as its folder has it, with that example's update merged."""
     plain = models.load(str(folder), "main", "float32").model
     return {
-        row["id"]: (row, merged(plain, training.adapter.state_dict(), RANKS, row["features"]))
+        row["id"]: (row, merge(plain, training.adapter.state_dict(), RANKS, row["features"]))
         for row in training.data.table(split)
     }
 

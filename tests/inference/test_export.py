@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import reference
 import torch
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
@@ -25,6 +24,7 @@ from transformers import (
 import commands
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import inject
+from flix_lightning.adapter.reference import merge
 from flix_lightning.inference.export import write_lora, write_merged
 from flix_lightning.models.base import Base
 from flix_lightning.runs import settings
@@ -142,7 +142,7 @@ def test_vllm_takes_it(exported, tmp_path):
         out, inner = projections[name].weight.shape
         assert pair["lora_A"].shape == (config["r"], inner)
         assert pair["lora_B"].shape == (out, config["r"])
-        wanted = reference.merged(fresh(), trained[1].pools, RANKS, TOGETHER).get_submodule(name).weight
+        wanted = merge(fresh(), trained[1].pools, RANKS, TOGETHER).get_submodule(name).weight
         served = projections[name].weight + scaling * pair["lora_B"] @ pair["lora_A"]
         torch.testing.assert_close(served, wanted)
 
@@ -151,7 +151,7 @@ def test_a_merged_model_gives_what_merging_by_hand_gives(exported, tmp_path):
     trained, base, fresh, family, inputs, _ = exported
     write_merged(*trained, base, TOGETHER, tmp_path / "merged")
     merged = family.from_pretrained(tmp_path / "merged").eval()
-    expected = reference.merged(fresh(), trained[1].pools, RANKS, TOGETHER)
+    expected = merge(fresh(), trained[1].pools, RANKS, TOGETHER)
     with torch.no_grad():
         assert differs(merged(**inputs).logits, expected(**inputs).logits) <= 1e-5
     assert not [name for name, _ in merged.named_parameters() if "lora" in name or name.endswith(".A")]

@@ -9,13 +9,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import reference
 import torch
 from tiny_data import SEEN, UNSEEN
 from tiny_runs import checkpoint, do, json_lines
 from transformers import AutoModelForSeq2SeqLM, ByT5Tokenizer
 
 import commands
+from flix_lightning.adapter.reference import merge
 from flix_lightning.common.cli import hydra
 from flix_lightning.common.errors import UserError
 from flix_lightning.inference import predict as command
@@ -51,7 +51,7 @@ def alone(run, base, name, text, features):
     state = checkpoint(run, name)
     on = [one for one in features if one in state["ranks"]]
     whole = AutoModelForSeq2SeqLM.from_pretrained(base)
-    merged = reference.merged(whole, state["adapter"], state["ranks"], on).eval()
+    merged = merge(whole, state["adapter"], state["ranks"], on).eval()
     inputs = ByT5Tokenizer()([text], return_tensors="pt")
     ids = merged.generate(**inputs, max_new_tokens=4, do_sample=False)[0]
     return ByT5Tokenizer().decode(ids, skip_special_tokens=True)

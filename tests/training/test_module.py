@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import reference
 import sacrebleu
 import torch
 from folders import line_of, write_split
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, ByT5Tokenizer
 
 from flix_lightning.adapter.features import FeatureDropout
+from flix_lightning.adapter.reference import merge
 from flix_lightning.common.errors import UserError
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
@@ -54,7 +54,7 @@ def test_loss_is_that_of_one_example_at_a_time(architecture, step):
     assert dropped != [tuple(one) for one in FEATURES]
     total = 0
     for i, kept in enumerate(dropped):
-        alone = reference.merged(build(architecture), module.adapter.state_dict(), RANKS, kept)
+        alone = merge(build(architecture), module.adapter.state_dict(), RANKS, kept)
         one = {key: value[i : i + 1] for key, value in inputs.items()}
         labels = one["labels"] if module.is_encoder_decoder else one["labels"][:, 1:]
         total += alone(**one).loss * (labels != -100).sum()
@@ -220,7 +220,7 @@ def test_predictions_are_those_of_the_chosen_weights(architecture, tiny, tmp_pat
         features = [
             f"{kind}:{name}" for kind, name in {"task": task, "language": language}.items() if kind in on
         ]
-        model = reference.merged(plain, kept["adapter"], kept["ranks"], features)
+        model = merge(plain, kept["adapter"], kept["ranks"], features)
         lines = json_lines(data / task / "test" / f"{language}.jsonl")
         found = json_lines(path)
         texts[path] = [row["prediction"] for row in found]

@@ -1,19 +1,20 @@
-"""Which projections keep the examples of a batch apart: found by running the base on a few tokens.
+"""Which projections an adapter can change: found by running the base on a few tokens.
 
 An update is added example by example, so a projection's input must be [batch, ..., d] or a view of it. Some
-models put the sequence first (LED), sort loose tokens (experts), or do not run a projection on text at all.
+models put the sequence first (LED), sort loose tokens (experts), do not run a projection on text at all, or
+give it no gradient (DeepSeek's indexer).
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, list_names
 
 BATCH, LENGTH = 3, 7  # that none can be taken for the other, or for a multiple of it
 
@@ -21,8 +22,8 @@ BATCH, LENGTH = 3, 7  # that none can be taken for the other, or for a multiple 
 MAX_LEAK = 0.1
 
 
-def find_mixing(model: PreTrainedModel, projections: Mapping[str, nn.Module]) -> list[str]:
-    """Return the names of the projections that do not keep examples apart, in order.
+def find_unfit(model: PreTrainedModel, projections: Mapping[str, nn.Module]) -> list[str]:
+    """Return the names of the projections that mix examples or get no input or gradient, in order.
 
     The base runs twice, with other tokens in the first example: only that example's inputs may change.
     Of experts, which get loose tokens, one may get all tokens by chance, so they are judged together.
@@ -30,37 +31,54 @@ def find_mixing(model: PreTrainedModel, projections: Mapping[str, nn.Module]) ->
     Raises:
         UserError: the model does not run on tokens alone.
     """
-    first, second = (_record_inputs(model, projections, seed) for seed in (0, 1))
-    apart = {name: _keep_apart(first[name], second[name]) for name in projections}
+    (first, trained), (second, _) = (_run(model, projections, seed) for seed in (0, 1))
+    fit = {name: name in trained and _keep_apart(first[name], second[name]) for name in projections}
     groups = defaultdict(list)
     for name in projections:
-        groups[_pattern(name)].append(apart[name])
+        groups[_pattern(name)].append(fit[name])
     loose = {name for name, inputs in first.items() if any(x is None or x.ndim < 3 for x in inputs)}
-    return [
-        name for name in projections if not (all(groups[_pattern(name)]) if name in loose else apart[name])
-    ]
+    together = {name: all(groups[_pattern(name)]) for name in loose}
+    return [name for name in projections if not together.get(name, fit[name])]
 
 
-def group_names(names: Iterable[str]) -> str:
+def text_logits(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
+    """Return the logits of a plain forward; raise UserError if the model does not run on these alone."""
+    try:
+        return model(**inputs, use_cache=False).logits
+    except Exception as error:  # whatever a model's code raises
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{type(model).__name__} does not run on text alone ({reason})") from error
+
+
+def group_names(names: Iterable[str], most: int = 100) -> str:
     """List dotted names, those that differ in numbers only once: "layers.*.q_proj (12), lm_head (1)"."""
-    return ", ".join(f"{name} ({count})" for name, count in Counter(map(_pattern, names)).items())
+    return list_names([f"{name} ({count})" for name, count in Counter(map(_pattern, names)).items()], most)
 
 
 def _pattern(name: str) -> str:
     return re.sub(r"\d+(?=\.)", "*", name)
 
 
-@torch.no_grad()
-def _record_inputs(
+@torch.enable_grad()
+def _run(
     model: PreTrainedModel, projections: Mapping[str, nn.Module], seed: int
-) -> Mapping[str, list[Tensor | None]]:
-    """Return for each projection the input of each of its calls, or None if the output does not fit it."""
-    calls = defaultdict(list)
+) -> tuple[Mapping[str, list[Tensor | None]], set[str]]:
+    """Return the inputs of each projection's calls, and which projections get a gradient.
 
-    def record(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-            fits = isinstance(output, Tensor) and output.shape[:-1] == inputs[0].shape[:-1]
-            calls[name].append(inputs[0].clone() if fits else None)
+    An input is None if the output does not fit it.
+    """
+    calls: dict[str, list[Tensor | None]] = defaultdict(list)
+    # Added to the outputs: zeros that collect gradients.
+    zeros = {name: torch.zeros((), device=model.device, requires_grad=True) for name in projections}
+
+    def record(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+            d_out = module.weight.shape[0 if isinstance(module, nn.Linear) else 1]
+            if not inputs or getattr(output, "shape", None) != (*inputs[0].shape[:-1], d_out):
+                calls[name].append(None)
+                return output
+            calls[name].append(inputs[0].detach().clone())
+            return output + zeros[name]
 
         return hook
 
@@ -72,14 +90,16 @@ def _record_inputs(
     try:
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(0)  # for dropout, if the model is in training mode
-            model(**inputs, use_cache=False)
-    except Exception as error:  # whatever a model's code raises
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{type(model).__name__} does not run on text alone ({reason})") from error
+            logits = text_logits(model, **inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    if torch.is_inference_mode_enabled():  # nothing is to be trained, and there are no gradients
+        return calls, set(projections)
+    if not (logits.requires_grad and zeros):
+        return calls, set()
+    gradients = torch.autograd.grad(logits.sum(), list(zeros.values()), allow_unused=True)
+    return calls, {name for name, own in zip(zeros, gradients, strict=True) if own is not None}
 
 
 def _tokens(model: PreTrainedModel, seed: int) -> Tensor:

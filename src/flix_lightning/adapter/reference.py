@@ -1,9 +1,10 @@
 """Equation 2 of the paper in plain PyTorch, one example at a time: what the fast path must equal."""
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def split_pools(ranks: Mapping[str, int], A: Tensor, B: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -27,3 +28,27 @@ def project(
     """Project x [batch, ..., d_in] by weight [d_out, d_in], each example with the update of its features."""
     outputs = [x_i @ (weight + update(pairs, names)).T for x_i, names in zip(x, features, strict=True)]
     return torch.stack(outputs) + (0 if bias is None else bias)
+
+
+@torch.no_grad()
+def merge(
+    base: nn.Module, state: Mapping[str, Tensor], ranks: Mapping[str, int], features: Collection[str]
+) -> nn.Module:
+    """Copy a base model with one example's update added to its weights.
+
+    Args:
+        base: the model, not adapted.
+        state: an adapter's `state_dict`, whose `space.ranks` are `ranks`.
+        ranks: see `state`.
+        features: those of the example.
+    """
+    model = copy.deepcopy(base)
+    for name in {key.rpartition(".")[0] for key in state}:
+        module = model.get_submodule(name)
+        pools = split_pools(ranks, state[f"{name}.A"].double(), state[f"{name}.B"].double())
+        change = torch.as_tensor(update(pools, features))
+        # Conv1D (GPT-2's) holds its weight transposed.
+        change = change if isinstance(module, nn.Linear) else change.T
+        # A new weight, as several projections may share the old one.
+        module.weight = nn.Parameter(module.weight + change.to(module.weight.dtype))
+    return model

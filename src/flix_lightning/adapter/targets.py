@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from flix_lightning.adapter.layout import find_mixing, group_names
+from flix_lightning.adapter.layout import find_unfit, group_names
 from flix_lightning.common.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -21,31 +21,40 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
 
     Args:
         model: any Hugging Face model.
-        targets: `default` (PEFT's LoRA targets for this type of model), `all-linear` (all that keep the
-            examples of a batch apart; a warning lists the others), or a regular expression for the whole
+        targets: `default` (PEFT's LoRA targets for this type of model), `all-linear` (all that can
+            be adapted; a warning lists the others), or a regular expression for the whole
             dotted name.
 
     Raises:
-        UserError: this type of model has no default, the expression is broken, nothing matches, or a match
-            mixes examples (see `find_mixing`).
+        UserError: this type of model has no default, the expression is broken, nothing matches, or what
+            matches cannot be adapted (see `find_unfit`).
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     others = [part for tower in _other_modalities(model) for part in _projections(tower).values()]
-    excluded = [*embeddings, *others, model.get_output_embeddings()]
-    weights = {id(module.weight) for module in excluded if module is not None}
-    projections = {name: one for name, one in _projections(model).items() if id(one.weight) not in weights}
+    head = model.get_output_embeddings()
+    excluded = {id(module.weight) for module in [*embeddings, *others, head] if module is not None}
+    # FSMT has another head than it says.
+    excluded |= {
+        id(one.weight)
+        for one in _projections(model).values()
+        if head and one.weight.shape == head.weight.shape
+    }
+    projections = {name: one for name, one in _projections(model).items() if id(one.weight) not in excluded}
     try:
         pattern = re.compile(_pattern(targets, model.config.model_type))
     except re.error as error:
         raise UserError(f"targets={targets!r} is not a regular expression: {error}") from error
     matched = {name: module for name, module in projections.items() if pattern.fullmatch(name)}
-    if mixing := find_mixing(model, matched):
-        reason = "their inputs mix the examples of a batch, or text does not reach them"
-        listed = f"{group_names(mixing)} of {type(model).__name__}: {reason}"
-        if targets != "all-linear" or len(mixing) == len(matched):
+    if unfit := find_unfit(model, matched):
+        model_name = type(model).__name__
+        reason = "their inputs mix the examples of a batch, or neither text nor gradients reach them"
+        listed = f"{group_names(unfit)} of {model_name}: {reason}"
+        if len(unfit) == len(matched):
+            raise UserError(f"targets={targets!r}: {model_name} has no projections to adapt, as {reason}")
+        if targets != "all-linear":
             raise UserError(f"targets={targets!r} must leave out {listed}")
         log.warning("not adapted: %s", listed)
-        matched = {name: module for name, module in matched.items() if name not in mixing}
+        matched = {name: module for name, module in matched.items() if name not in unfit}
     if not matched:
         examples = list({name.rpartition(".")[2]: name for name in reversed(projections)}.values())[:8]
         raise UserError(

@@ -7,17 +7,20 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
+import torch
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter.features import MAX_RANK
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, list_names
 from flix_lightning.common.files import atomic_folder
 from flix_lightning.inference.settings import RUN
 from flix_lightning.models.base import Base
@@ -112,7 +115,8 @@ def write_lora(
         pad_rank: rank to fill up to with zeros, for servers of fixed ranks; None leaves it as it is.
 
     Raises:
-        UserError: as `Checkpoint.rank`; `out` is there; `pad_rank` below the rank.
+        UserError: as `Checkpoint.rank`; `out` is there; `pad_rank` is below the rank; PEFT reads the adapter
+            otherwise than it was trained. Then nothing is written.
     """
     _check_new(out)
     rank = checkpoint.rank(features)
@@ -138,6 +142,7 @@ def write_lora(
         config.save_pretrained(str(draft))
         save_file(weights, draft / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         _card(run, checkpoint, base, features, "peft").save(draft / "README.md")
+        _check_peft(base.model, draft, pairs)
 
 
 def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], out: Path) -> None:
@@ -148,6 +153,8 @@ def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collect
     _check_new(out)
     weights, pairs = base.model.state_dict(), checkpoint.lora(features)
     _check_base(base.model, pairs, run.path)
+    if len({weights[f"{name}.weight"].data_ptr() for name in pairs}) < len(pairs):
+        raise UserError(f"projections of {type(base.model).__name__} share a weight, so none can be merged")
     for name, (A, B) in pairs.items():
         change = A.T.double() @ B.double()
         if not isinstance(base.model.get_submodule(name), Conv1D):
@@ -158,6 +165,30 @@ def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collect
         base.model.save_pretrained(draft, state_dict=weights)
         base.tokenizer.save_pretrained(draft)
         _card(run, checkpoint, base, features, "transformers").save(draft / "README.md")
+
+
+def _check_peft(model: PreTrainedModel, folder: Path, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Load the adapter in `folder` with PEFT, and see that it is these A and B, and nothing else.
+
+    PEFT cannot adapt every projection: some it refuses (Mamba's), some it takes for experts' (GLM 4's).
+    """
+    error = f"PEFT does not read this adapter of {type(model).__name__} as it was trained"
+    cure = "take merge=true, or train with other model.targets"
+    try:
+        loaded = PeftModel.from_pretrained(model, str(folder))
+    except Exception as failure:  # whatever PEFT raises for a model that it does not support
+        raise UserError(f"{error} ({' '.join(str(failure).split())[:200]}): {cure}") from failure
+    modules = dict(loaded.base_model.model.named_modules())
+    layers = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
+    unlike = sorted(layers.keys() ^ pairs.keys())
+    for name in layers.keys() & pairs.keys():
+        A, B = pairs[name]
+        update = A.T @ B if layers[name].fan_in_fan_out else (A.T @ B).T
+        if not torch.allclose(layers[name].get_delta_weight("default"), update, rtol=1e-4, atol=1e-6):
+            unlike.append(name)
+    loaded.unload()
+    if unlike:
+        raise UserError(f"{error} (it differs in {list_names(unlike)}): {cure}")
 
 
 def _check_new(out: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from flix_lightning.adapter.layout import text_logits
 from flix_lightning.common.errors import UserError
 
 #: Settings of a config that may be the number of positions, which models may have a few more or fewer of.
@@ -19,11 +20,11 @@ MARGIN = 16
 
 @torch.no_grad()
 def check_causal(model: PreTrainedModel) -> None:
-    """Raise UserError if a decoder-only model's logits depend on later tokens, so that it learns to copy."""
+    """Raise UserError if a decoder-only model's logits depend on later tokens, or it does not run on text."""
     ids = sample_tokens(model, 1, 8)
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    logits = text_logits(model, input_ids=ids)[:, :-1]
     ids[0, -1] += 1
-    others = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    others = text_logits(model, input_ids=ids)[:, :-1]
     if differ(logits, others) and not logits.isnan().any():  # of NaN, training and generation tell more
         raise UserError(
             f"{type(model).__name__} sees the tokens that it is to predict, so it cannot learn to generate: "

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from itertools import product
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from flix_lightning.models.checks import differ, sample_tokens
 #: Once this share of a batch has ended, generation stops and goes on with the rest alone.
 ENDED_SHARE = 0.25
 
-TRIED_LENGTH = 4  # tokens of the prompt and of the text by which a way to generate is tried
+#: Tokens of a prompt, and of each half of a text, by which a way to generate is tried.
+TRIED_LENGTH = 4
 
 
 class Grouping(Enum):
@@ -31,11 +32,27 @@ class Grouping(Enum):
     ONE = "one alone"
 
 
-class Generator:
-    """Generates texts for batches.
+@dataclass(frozen=True)
+class Way:
+    """A way to generate: with a cache or not, ended texts leave their batch or not, what makes a batch.
 
-    It generates as its first few tokens show that training sees a text: with or without a cache, for all
-    examples of a batch together or not.
+    Texts leave to save time: the longest text of a batch may be many times as long as most.
+    """
+
+    use_cache: bool
+    leave: bool
+    grouping: Grouping
+
+
+#: The fastest first.
+WAYS = (
+    *(Way(True, leave, grouping) for grouping in Grouping for leave in (True, False)),
+    *(Way(False, False, grouping) for grouping in Grouping),
+)
+
+
+class Generator:
+    """Generates texts for batches, in the fastest way in which the first tokens have the logits of training.
 
     Args:
         base: the base model, into which `adapter` is injected.
@@ -43,18 +60,15 @@ class Generator:
         max_new_tokens: tokens of the longest text.
 
     Raises:
-        UserError: no way to generate gives the logits of training.
+        UserError: there is no such way.
     """
 
     def __init__(self, base: Base, adapter: Adapter, max_new_tokens: int):
         self.base, self.adapter, self.max_new_tokens = base, adapter, max_new_tokens
-        ways = product((True, False), Grouping)
-        self._way = next((way for way in ways if self._is_right(*way)), None)
-        if self._way is None:
-            name = type(base.model).__name__
-            raise UserError(
-                f"{name} generates other texts, token by token, than it is trained on: take another"
-            )
+        way = next((way for way in WAYS if self._is_right(way)), None)
+        if way is None:
+            raise UserError(f"{type(base.model).__name__} generates other texts than those it is trained on")
+        self.way = way
 
     def __call__(self, batch: Mapping[str, Tensor], features: Sequence[Collection[str]]) -> list[str]:
         """Return a text for each example.
@@ -67,10 +81,10 @@ class Generator:
             UserError: the logits are not finite, or the model must be kept from several devices.
         """
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        lengths = mask.sum(dim=1).tolist() if self._way[1] != Grouping.ANY else [ids.shape[1]] * len(ids)
+        lengths = mask.sum(dim=1).tolist() if self.way.grouping != Grouping.ANY else [ids.shape[1]] * len(ids)
         groups = defaultdict(list)
         for row, length in enumerate(lengths):
-            groups[length, row if self._way[1] == Grouping.ONE else None].append(row)
+            groups[length, row if self.way.grouping == Grouping.ONE else None].append(row)
         if len(groups) > 1 and _is_sharded(self.base.model):
             name = type(self.base.model).__name__
             raise UserError(
@@ -95,35 +109,26 @@ class Generator:
         return like.new_tensor(self.base.decoder_start).repeat(len(like), 1)
 
     def _generate(self, ids: Tensor, mask: Tensor, features: Sequence[Collection[str]]) -> list[Tensor]:
-        """Return the tokens after each prompt, perhaps with padding.
-
-        Ended texts leave the batch, because its longest text may be many times as long as most.
-        """
+        """Return the tokens after each prompt, perhaps with padding."""
         model, rows = self.base.model, self.adapter.space.rows(features)
-        inputs: dict[str, Any] = {"attention_mask": mask}
-        ids_name = "input_ids"
-        if self.base.is_encoder_decoder:
-            with self.adapter.route(rows):
-                inputs["encoder_outputs"] = model.get_encoder()(ids, attention_mask=mask)
-            ids, ids_name = self.starts(ids), "decoder_input_ids"
+        with self.adapter.route(rows):
+            name, ids, inputs = self._encode(ids, mask)
         start, end = ids.shape[1], ids.shape[1] + self.max_new_tokens
         eos = model.generation_config.eos_token_id
-        use_cache, _ = self._way
-        stopping = [_EnoughEnded(start, eos)] if use_cache and _can_shrink(model) else []
-        finite = _Finite()
+        # Processes that each hold a shard of the base must stay together until all are done.
+        leave = self.way.leave and not _is_sharded(model)
+        stopping, finite = [_EnoughEnded(start, eos)] if leave else [], _Finite()
+        options = {
+            "stopping_criteria": stopping,
+            "logits_processor": [finite],
+            "use_cache": self.way.use_cache,
+        }
         texts: dict[int, Tensor] = {}
         examples = torch.arange(len(ids), device=ids.device)
         while True:
+            options["max_new_tokens"] = end - ids.shape[1]
             with self.adapter.route(rows):
-                output = model.generate(
-                    **{ids_name: ids},
-                    **inputs,
-                    max_new_tokens=end - ids.shape[1],
-                    use_cache=use_cache,
-                    stopping_criteria=stopping,
-                    logits_processor=[finite],
-                    return_dict_in_generate=True,
-                )
+                output = model.generate(**{name: ids}, **inputs, **options, return_dict_in_generate=True)
             ids = output.sequences
             ended = _ended(ids[:, start:], eos) | (ids.shape[1] == end)
             texts.update(zip(examples[ended].tolist(), ids[ended, start:], strict=True))
@@ -135,27 +140,46 @@ class Generator:
             rows = self.adapter.space.rows([features[i] for i in examples.tolist()])
             inputs = _select(inputs, output.past_key_values, ids, rest)
 
+    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[str, Tensor, dict[str, Any]]:
+        """Return `generate`'s name for the tokens before a text, these tokens, and its other inputs."""
+        if not self.base.is_encoder_decoder:
+            return "input_ids", ids, {"attention_mask": mask}
+        encoded = self.base.model.get_encoder()(ids, attention_mask=mask)
+        return "decoder_input_ids", self.starts(ids), {"attention_mask": mask, "encoder_outputs": encoded}
+
     @torch.no_grad()
-    def _is_right(self, use_cache: bool, grouping: Grouping) -> bool:
-        """Whether a text, generated so beside another, has the logits of one plain forward on it alone."""
+    def _is_right(self, way: Way) -> bool:
+        """Whether a text that is generated so, beside another, has the logits of a plain forward alone."""
         model, n = self.base.model, TRIED_LENGTH
-        ids = sample_tokens(
-            model, 1 if grouping == Grouping.ONE else 2, 3 * n if grouping == Grouping.ANY else n
-        )
-        mask, own = torch.zeros_like(ids), self._part(n)
+        length = 3 * n if way.grouping == Grouping.ANY else n
+        prompts = sample_tokens(model, 1 if way.grouping == Grouping.ONE else 2, length)
+        mask, own = torch.zeros_like(prompts), self._part(n)
         mask[0, own] = mask[1:] = 1
-        options = {"output_logits": True, "return_dict_in_generate": True}
+        parts = (n, n) if way.leave else (2 * n,)
+        options = {"output_logits": True, "use_cache": way.use_cache}
+        first, logits = torch.zeros(1, dtype=torch.long, device=prompts.device), []
         with self.adapter.route(self.adapter.space.rows([()])):
-            output = model.generate(
-                ids, attention_mask=mask, use_cache=use_cache, max_new_tokens=n, min_new_tokens=n, **options
-            )
-            prompt, text = ids[:1, own], output.sequences[:1, : -1 if self.base.is_encoder_decoder else None]
-            if self.base.is_encoder_decoder:
-                logits = model(prompt, decoder_input_ids=text, use_cache=False).logits
+            try:
+                name, ids, inputs = self._encode(prompts, mask)
+                for tokens in parts:
+                    options |= {"min_new_tokens": tokens, "max_new_tokens": tokens}
+                    output = model.generate(**{name: ids}, **inputs, **options, return_dict_in_generate=True)
+                    logits += [step[0] for step in output.logits]
+                    ids = output.sequences[:1]
+                    inputs = _select(inputs, output.past_key_values, ids, first) if way.leave else {}
+            except Exception as error:  # whatever a model raises for a way that is not its own
+                if way != WAYS[-1]:
+                    return False
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"{type(model).__name__} does not generate texts ({reason})") from error
+            text = {"decoder_input_ids": ids[:, :-1]}
+            if not self.base.is_encoder_decoder:
+                text = {"input_ids": torch.cat([prompts[:1, own], ids[:, length:-1]], dim=1)}
             else:
-                logits = model(torch.cat([prompt, text[:, -n:-1]], dim=1), use_cache=False).logits
+                text["input_ids"] = prompts[:1, own]
+            expected = model(**text, use_cache=False).logits[0, -len(logits) :]
         # Of NaN, generation itself tells more.
-        return bool(logits.isnan().any()) or not differ(logits[0, -n:], torch.stack(output.logits, dim=1)[0])
+        return bool(expected.isnan().any()) or not differ(expected, torch.stack(logits))
 
 
 class _Finite(LogitsProcessor):
@@ -192,12 +216,6 @@ class _EnoughEnded(StoppingCriteria):
 
 def _ended(generated: Tensor, eos: int) -> Tensor:
     return (generated == eos).any(dim=1)
-
-
-def _can_shrink(model: PreTrainedModel) -> bool:
-    """Whether examples can leave a batch: only if all that the model keeps of them is in a cache."""
-    # Processes that each hold a shard of the base must stay together until all are done.
-    return model._supports_default_dynamic_cache() and not model._is_stateful and not _is_sharded(model)
 
 
 def _is_sharded(model: PreTrainedModel) -> bool:

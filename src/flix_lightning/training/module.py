@@ -4,7 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -140,8 +140,11 @@ class FlixModule(LightningModule):
         # The number is known from the data: to count on a GPU would wait for it.
         counted = torch.nonzero_static(labels != IGNORED, size=batch["own_target_tokens"]).squeeze(1)
         # With a large vocabulary, logits of padding and prompts would fill the memory.
-        with _at_positions(counted, self.model.get_output_embeddings()):
+        head = self.model.get_output_embeddings()
+        is_layer = isinstance(head, nn.Linear)  # FSMT's is the input embedding, whose weight it takes
+        with _at_positions(counted, head) if is_layer else nullcontext():
             logits = self.model(**inputs, use_cache=False).logits
+        logits = logits if is_layer else logits.flatten(0, 1)[counted]
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
