@@ -32,21 +32,30 @@ def projection(kind):
     return module, routing
 
 
+def by_kind(feature):
+    """What dropout of 0.5, 0.75 and 0 multiplies the features of each kind by, where it rescales."""
+    return {"task": 2.0, "language": 4.0}.get(feature.partition(":")[0], 1.0)
+
+
+@pytest.mark.parametrize("factor", [None, by_kind])
 @pytest.mark.parametrize("shape", [(4, 5), (4, 3, 5), (4, 2, 3, 5)])
 @pytest.mark.parametrize("features", [FEATURES, SAME, OFF], ids=["mixed", "same", "off"])
 @pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d"])
-def test_a_projection_and_all_its_gradients(kind, features, shape):
+def test_a_projection_and_all_its_gradients(kind, features, shape, factor):
     module, routing = projection(kind)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     direction = torch.randn(*shape[:-1], 7, dtype=torch.float64)
-    with routing.use(SPACE.rows(features)):
+    with routing.use(SPACE.rows(features, factor)):
         output = module(x)
+        with torch.no_grad():
+            torch.testing.assert_close(module(x), output)
     output.backward(direction)
 
     weight = module.base.weight.T if kind == "conv1d" else module.base.weight
     reference = pairs(RANKS, module.A, module.B)
     x_too = x.detach().clone().requires_grad_()
-    expected = project(x_too, weight, module.base.bias, reference, features)
+    scaled = {"factor": factor} if factor else {}
+    expected = project(x_too, weight, module.base.bias, reference, features, **scaled)
     expected.backward(direction)
 
     torch.testing.assert_close(output, expected)

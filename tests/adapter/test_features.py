@@ -132,6 +132,15 @@ def draws(seed, steps, rates):
     return torch.tensor(flags, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("rates", [0.7, {"task": 0.3, "language": 0.7}])
+def test_what_is_kept_is_rescaled_to_the_expectation_without_dropout(rates):
+    dropout = FeatureDropout(0, rates, rescale=True)
+    flags = draws(0, range(50), rates)
+    factors = torch.tensor([dropout.factor(name) for name in NAMES])
+    assert (flags * factors).mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.06)
+    assert FeatureDropout(0, rates).factor is None
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5, 0.7, 0.99])
 def test_dropout_rate(rate):
     flags = draws(0, range(25), rate)

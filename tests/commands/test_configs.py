@@ -63,7 +63,7 @@ TRAINED = [
     "model/cldr flix/flix data/cldr mixture/joint trainer/cpu logger/csv logger/wandb",
     "model/hf flix/compute_matched data/cldr mixture/semantic_parsing_holdout",
     "flix/param_matched data/xtreme_up",
-    "flix/flix_shared data/cldr mixture/single_dataset",
+    "flix/flix_shared data/cldr_v1 mixture/single_dataset",
     *(f"model/{name} data/xtreme_up trainer/gpu" for name in RECIPES),
 ]
 #: test_train.py trains these, in several processes.
@@ -110,6 +110,7 @@ def test_the_smoke_run(choices, short, base, data, tmp_path, monkeypatch):
     own = {
         "model/hf": [f"model.pretrained={base}"],
         "data/cldr": short,
+        "data/cldr_v1": short,
         "data/xtreme_up": [
             f"data.root={data}",
             "data.max_input_length=48",

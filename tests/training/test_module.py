@@ -27,12 +27,12 @@ LANGUAGES = {"sw": "Swahili", "en": "English", "yo": "Yoruba", "zu": "Zulu"}
 PROMPTS = {"semantic_parsing": "parse {}: {}", "ner": "find entities in {}: {}"}
 
 
-def tiny_module(architecture="t5", **options):
+def tiny_module(architecture="t5", rescale=False, **options):
     model = build(architecture)
     base = Base(model, ByT5Tokenizer(), model.config.is_encoder_decoder)
     settings = {"learning_rate": 0.1, "warmup_steps": 4, "max_new_tokens": 4, "on_scores": None}
     settings |= {"lazy": False, **options}
-    return FlixModule(base, adapt(model), FeatureDropout(0, 0.5), [], **settings)
+    return FlixModule(base, adapt(model), FeatureDropout(0, 0.5, rescale), [], **settings)
 
 
 def count(labels, module):

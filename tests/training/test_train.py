@@ -192,6 +192,7 @@ DECIDES = {
     "data.max_target_length": 5,
     "flix.ranks": {"task": 4, "language": 3},
     "flix.dropout": {"task": 0.3},
+    "flix.rescale": True,
     "flix.controls": [[]],
     "mixture.sampling.temperature": 2,
     "mixture.sampling.cap": 10,
@@ -232,6 +233,7 @@ LEAVES = {
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
     "data.feature_dropout": 0.5,  # where flix.dropout says another
+    "data.learning_rates": {"flix": 0.5},  # where optimizer.learning_rate says another
     "flix.learning_rate": 0.5,  # where optimizer.learning_rate says another
     "optimizer.learning_rate": 0.02,
 }

@@ -4,7 +4,7 @@ A feature is a string ``"kind:name"``: ``task:ner``, ``language:sw``, ``shared:a
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -24,11 +24,13 @@ class Rows:
 
     Attributes:
         index: long [batch, r], where r >= 1 is the largest active rank; the null row fills shorter examples.
-        uniform: whether all examples have the same rows.
+        uniform: whether all examples have the same rows and factors.
+        factors: float [batch, r], what each row's part of the update is multiplied by; None is 1 for all.
     """
 
     index: torch.Tensor
     uniform: bool
+    factors: torch.Tensor | None = None
 
 
 class FeatureSpace:
@@ -62,17 +64,26 @@ class FeatureSpace:
         self.null_row = self.total_rank
         self._logged: set[str] = set()
 
-    def rows(self, features: Sequence[Collection[str]]) -> Rows:
+    def rows(self, features: Sequence[Collection[str]], factor: Callable[[str], float] | None = None) -> Rows:
         """Return the rows of each example's features: the indicators of eq. 2.
 
         A feature that is named twice counts once. An unknown feature contributes nothing (the paper's
         zero-shot rule); it is logged the first time.
+
+        Args:
+            features: of each example.
+            factor: feature -> what its update is multiplied by, the same in all examples.
         """
         self._log_unknown({name for names in features for name in names})
-        rows = [[row for rows in self._active(names) for row in rows] for names in features]
+        active = [self._active(names) for names in features]
+        rows = [self.range_of(names) for names in active]
         width = max(1, *map(len, rows))
         index = torch.tensor([own + [self.null_row] * (width - len(own)) for own in rows])
-        return Rows(index, all(own == rows[0] for own in rows))
+        factors = None
+        if factor:
+            own = [[factor(name) for name in names for _ in self._ranges[name]] for names in active]
+            factors = torch.tensor([one + [0.0] * (width - len(one)) for one in own])
+        return Rows(index, all(own == rows[0] for own in rows), factors)
 
     def range_of(self, features: Collection[str]) -> list[int]:
         """Return the rows of known features, in the order given."""
@@ -80,7 +91,7 @@ class FeatureSpace:
 
     def active_rank(self, features: Collection[str]) -> int:
         """Return the rank of the update of an example with these features."""
-        return sum(map(len, self._active(features)))
+        return len(self.range_of(self._active(features)))
 
     def _log_unknown(self, features: set[str]) -> None:
         # A difference of sets would go through all known features, which may be thousands.
@@ -88,33 +99,36 @@ class FeatureSpace:
             self._logged.update(new)
             log.warning("never trained, so without a contribution: %s", list_names(new, 100))
 
-    def _active(self, features: Collection[str]) -> list[range]:
+    def _active(self, features: Collection[str]) -> list[str]:
         # Sorted, so that examples that name the same features in another order have the same rows.
-        known = set(features) & self._ranges.keys()
-        return sorted((self._ranges[feature] for feature in known), key=lambda rows: rows.start)
+        return sorted(set(features) & self._ranges.keys(), key=lambda feature: self._ranges[feature].start)
 
 
 class FeatureDropout:
     """Drop each feature of each example with the probability of its kind, drawn anew at each step.
 
     The draw is a pure function of (seed, step, example id, feature): it is the same under any batching,
-    accumulation, number of processes, recomputation or resume. Kept features are not rescaled.
+    accumulation, number of processes, recomputation or resume.
 
     Args:
         seed: the run's seed.
         rates: one probability in [0, 1), or kind -> probability; other kinds are never dropped.
+        rescale: whether the update of a kept feature is divided by 1 - its probability, as dropout is usually
+            defined, so that its expectation is what evaluation has. The paper (§3.1) does not say.
 
     Raises:
         UserError: a rate is not a number in [0, 1).
     """
 
-    def __init__(self, seed: int, rates: float | Mapping[str, float]):
+    def __init__(self, seed: int, rates: float | Mapping[str, float], rescale: bool = False):
         if isinstance(rates, Mapping):
             rates = text_keys("feature dropout", rates)
         for kind, rate in rates.items() if isinstance(rates, Mapping) else [("every kind", rates)]:
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise UserError(f"feature dropout of {kind} is {rate!r}, but must be a number in [0, 1)")
         self._seed, self._rates = seed, rates
+        #: Feature -> what its update is multiplied by where it is kept, for `FeatureSpace.rows`, or None.
+        self.factor = (lambda feature: 1 / (1 - self._rate(feature))) if rescale else None
 
     def __call__(
         self, features: Sequence[Collection[str]], ids: Sequence[str], step: int
@@ -125,11 +139,14 @@ class FeatureDropout:
             for names, example in zip(features, ids, strict=True)
         ]
 
+    def _rate(self, feature: str) -> float:
+        if isinstance(self._rates, Mapping):
+            return self._rates.get(feature.partition(":")[0], 0)
+        return self._rates
+
     def _keeps(self, feature: str, example: str, step: int) -> bool:
-        kind = feature.partition(":")[0]
-        rate = self._rates.get(kind, 0) if isinstance(self._rates, Mapping) else self._rates
         key = f"{self._seed}\0{step}\0{example}\0{feature}".encode()
-        return int.from_bytes(blake2b(key, digest_size=8).digest()) >= rate * 2**64
+        return int.from_bytes(blake2b(key, digest_size=8).digest()) >= self._rate(feature) * 2**64
 
 
 def resolve_ranks(

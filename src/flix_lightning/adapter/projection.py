@@ -26,7 +26,8 @@ class AdaptedProjection(nn.Module):
     """A frozen projection plus the low-rank updates of each example's active features (eq. 2 of the paper).
 
     `A` [R + 1, d_in] and `B` [R + 1, d_out] are pools of rows; the last row is always zero. Example i, whose
-    rows are `index[i]`, gets ``(x[i] A[index[i]]ᵀ) B[index[i]]`` added to the base's output, without scaling.
+    rows are `index[i]`, gets ``(x[i] A[index[i]]ᵀ) B[index[i]]`` added to the base's output, without scaling
+    unless the rows have factors.
     A starts uniform in ±1/√d_in, as in LoRA, and B at zero. The update is added in place: a hook on `base`
     that keeps its output must clone it.
     """
@@ -81,9 +82,13 @@ class AdaptedProjection(nn.Module):
         A, B = self.A, self.B
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else A.dtype
+        factors = None if rows.factors is None else rows.factors[: len(index), :, None].to(dtype)
         if not torch.is_grad_enabled():
-            return update.add_update(self.base(x), x, *self._gathered(A, B, index, dtype))
+            gathered_A, gathered_B = self._gathered(A, B, index, dtype)
+            gathered_A = gathered_A if factors is None else gathered_A * factors
+            return update.add_update(self.base(x), x, gathered_A, gathered_B)
         x, product = update.down(x, A, index, dtype, self._sparse)
+        product = product if factors is None else product * factors
         return update.up(self.base(x), product, B, index, self._sparse)
 
     def _gathered(self, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -118,7 +123,9 @@ class Adapter:
 
         A forward outside raises RuntimeError.
         """
-        return self._routing.use(replace(rows, index=rows.index.to(self.parameters()[0].device)))
+        device = self.parameters()[0].device
+        factors = None if rows.factors is None else rows.factors.to(device)
+        return self._routing.use(replace(rows, index=rows.index.to(device), factors=factors))
 
     def parameters(self) -> list[nn.Parameter]:
         """Return every A and B: all trained parameters."""

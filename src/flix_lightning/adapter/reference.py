@@ -1,7 +1,7 @@
 """Equation 2 of the paper in plain PyTorch, one example at a time: what the fast path must equal."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,15 @@ def split_pools(ranks: Mapping[str, int], A: Tensor, B: Tensor) -> dict[str, tup
     return dict(zip(ranks, zip(A[:total].split(sizes), B[:total].split(sizes), strict=True), strict=True))
 
 
-def update(pairs: Mapping[str, tuple[Tensor, Tensor]], features: Collection[str]) -> Tensor | int:
+def update(
+    pairs: Mapping[str, tuple[Tensor, Tensor]],
+    features: Collection[str],
+    factor: Callable[[str], float] = lambda feature: 1.0,
+) -> Tensor | int:
     """Return the sum of the features' updates [d_out, d_in]; a feature without a pair contributes nothing."""
-    return sum(pairs[feature][1].T @ pairs[feature][0] for feature in set(features) & pairs.keys())
+    return sum(
+        factor(feature) * pairs[feature][1].T @ pairs[feature][0] for feature in set(features) & pairs.keys()
+    )
 
 
 def project(
@@ -24,9 +30,12 @@ def project(
     bias: Tensor | None,
     pairs: Mapping[str, tuple[Tensor, Tensor]],
     features: Sequence[Collection[str]],
+    factor: Callable[[str], float] = lambda feature: 1.0,
 ) -> Tensor:
     """Project x [batch, ..., d_in] by weight [d_out, d_in], each example with the update of its features."""
-    outputs = [x_i @ (weight + update(pairs, names)).T for x_i, names in zip(x, features, strict=True)]
+    outputs = [
+        x_i @ (weight + update(pairs, names, factor)).T for x_i, names in zip(x, features, strict=True)
+    ]
     return torch.stack(outputs) + (0 if bias is None else bias)
 
 

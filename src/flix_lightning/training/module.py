@@ -115,7 +115,7 @@ class FlixModule(LightningModule):
     def training_step(self, batch: dict[str, Any]) -> Tensor:
         """Return one micro-batch's share of the effective batch's mean loss over target tokens."""
         features = self.dropout(batch["features"], batch["ids"], batch["step"])
-        rows = self.adapter.space.rows(features)
+        rows = self.adapter.space.rows(features, self.dropout.factor)
         with self.adapter.route(rows):
             total = self._token_loss(batch)
         without = (rows.index == self.adapter.space.null_row).all(dim=1).sum()

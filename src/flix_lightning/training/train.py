@@ -170,7 +170,7 @@ class Training:
         self.module = FlixModule(
             base,
             self.adapter,
-            FeatureDropout(cfg.seed, plain(cfg.flix.dropout)),
+            FeatureDropout(cfg.seed, plain(cfg.flix.dropout), cfg.flix.rescale),
             run.mixture.evaluate,
             learning_rate=cfg.optimizer.learning_rate,
             warmup_steps=cfg.optimizer.warmup_steps,

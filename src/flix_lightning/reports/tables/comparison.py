@@ -21,7 +21,7 @@ OURS = "FLix"
 _METHOD, _MIXTURE = "flix.name", "mixture.name"
 _HEADS = {_METHOD: "Method", _MIXTURE: "Trained on"}
 #: Settings that only set another one, and the seed, over which a line is averaged.
-_NOT_SHOWN = {"seed", "flix.learning_rate", "data.feature_dropout"}
+_NOT_SHOWN = {"seed", "flix.learning_rate", "data.learning_rates", "data.feature_dropout"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _decides(key: str) -> bool:
     while declared and declared not in SETTINGS:
         declared = declared.rpartition(".")[0]
     if declared:
-        return SETTINGS[declared].decides and key not in _NOT_SHOWN
+        return SETTINGS[declared].decides and declared not in _NOT_SHOWN
     return f"{section}.*" in SETTINGS and name not in SETTINGS[f"{section}.*"].harmless
 
 
