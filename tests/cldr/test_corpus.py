@@ -123,11 +123,44 @@ def test_no_word_for_month_is_listed(pretraining):
     assert not asked & listed
 
 
+def test_records_are_told_twice_and_a_part_is_hidden_the_second_time():
+    codes = {language_name(code): code for code in LANGUAGES}
+    hidden, languages = Counter(), Counter()
+    for pair in islice(pairs(Random(0), 4912), 1500):
+        if pair.stream != "records":
+            continue
+        blocks = []  # a language's records: (code of the territory, place of the name, month and year)
+        at = 0
+        for item in pair.input.split("; "):
+            *label, name, month = item.split(": ")
+            if label:
+                blocks.append((label[0], []))
+            places = territories(codes[blocks[-1][0]])
+            start = at + item.index(name)
+            blocks[-1][1].append(
+                (places.get(name), range(start, at + len(item)), re.search(r"\d{4}", month)[0])
+            )
+            at += len(item) + 2
+        (first, told), (second, again) = blocks
+        assert 2 <= len(told) <= 4
+        assert 1 <= len(again) <= 2
+        assert {(code, year) for code, _, year in again} <= {(code, year) for code, _, year in told}
+        ((start, stop),) = pair.hidden
+        (around,) = [place for _, place, _ in again if start in place]
+        assert stop <= around.stop
+        text = pair.input[start:stop]
+        hidden["year" if text.isdigit() else "name" if start == around.start else "month"] += 1
+        languages["same" if first == second else "English" if "English" in (first, second) else "other"] += 1
+    assert hidden.total() > 700
+    assert all(count > 100 for count in (*hidden.values(), *languages.values()))
+
+
 def test_late_steps_have_other_shares():
     shares = []
-    for step in (0, 1759, 1760, 4607, 4608):
+    for step in (0, 1759, 1760, 4607, 4608, 4912):
         streams = Counter(pair.stream for pair in islice(pairs(Random(0), step), 500))
         shares.append(streams["names"] / 500)
     assert shares[0] == shares[1] == pytest.approx(0.55, abs=0.06)
     assert shares[2] == shares[3] == pytest.approx(0.8, abs=0.06)
     assert shares[4] == pytest.approx(0.45, abs=0.06)
+    assert shares[5] == pytest.approx(0.15, abs=0.06)

@@ -1,4 +1,4 @@
-"""The base model's pretraining text: names and values of all languages, skills on lists, English tasks.
+"""The base model's pretraining text: names, values and records of all languages, skills, English tasks.
 
 It has none of the five tasks in another language than English, and no value of a validation or test set
 (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them.
@@ -24,12 +24,16 @@ STREAMS = {
     0: {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3},
     1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
     4608: {"names": 0.45, "skill": 0.05, "task": 0.5},
+    4912: {"records": 0.55, "names": 0.15, "skill": 0.05, "task": 0.25},
 }
 
 #: Shares of what is named, and of names to be restored in English, which questions across languages need.
 KINDS = {"territories": 0.55, "languages": 0.15, "months": 0.1, "currencies": 0.1, "units": 0.1}
 TO_ENGLISH = 0.6
 LENGTHS = (1, 1, 1, 2, 3)  # of the lists of names, drawn alike
+
+#: Shares of the second language of records: the first one again, English, any.
+SAME, ENGLISH = 0.3, 0.4
 
 CODE = "code"  # stands for a language whose names are ISO codes, the numbers of months, names of units
 
@@ -138,6 +142,39 @@ def _names(rng: random.Random) -> Pair:
     return Pair(text, None, "names", places)
 
 
+def _records(rng: random.Random) -> Pair:
+    """Tell some records, then one or two of them again, often in another language, with a part hidden.
+
+    What is hidden (a name, a month, a year, or both) stands in the first text, beside what is not. So the
+    base reads what it is told in all languages, as it does in English. No question is asked.
+    """
+    first = rng.choice(LANGUAGES)
+    (second,) = rng.choices((first, "en", rng.choice(LANGUAGES)), (SAME, ENGLISH, 1 - SAME - ENGLISH))
+    told, again = map(locality, rng.sample([first, second], 2))
+    codes = rng.sample(sorted(set(told.territories) & set(again.territories)), rng.randint(2, CANDIDATES))
+    dates = draw(
+        lambda r: tuple((code, date(r.randint(1900, 2049), r.randint(1, 12), 1)) for code in codes), rng, PART
+    )
+    records = [f"{told.territories[code]}: {told.date(day, 'month')}" for code, day in dates]
+    text = f"{language_name(told.language)}: {'; '.join(records)}; {language_name(again.language)}: "
+    repeated = rng.sample(dates, rng.randint(1, 2))
+    code, day = rng.choice(repeated)
+    places = ()
+    for number, (one, when) in enumerate(repeated):
+        name, month = again.territories[one], again.date(when, "month")
+        text += "; " * bool(number)
+        if one == code:
+            parts = [(0, len(name))]
+            for part in (month, again.month(day), str(day.year)):
+                if part in month:
+                    at = len(name) + 2 + month.index(part)
+                    parts.append((at, at + len(part)))
+            start, stop = rng.choice(parts)
+            places = ((len(text) + start, len(text) + stop),)
+        text += f"{name}: {month}"
+    return Pair(text, None, "records", places)
+
+
 def _skill(rng: random.Random) -> Pair:
     items = _items(locality(rng.choice(LANGUAGES)), rng)
     match rng.choice(("copy", "pick", "last", "drop", "reverse")):
@@ -165,6 +202,7 @@ def pairs(rng: random.Random, step: int = 0) -> Iterator[Pair]:
     makers = {
         "text": _text,
         "names": _names,
+        "records": _records,
         "skill": _skill,
         "task": lambda r: english(*r.choices(list(ENGLISH_TASKS), list(ENGLISH_TASKS.values())), r),
     }
