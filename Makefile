@@ -58,7 +58,7 @@ xtreme-up: setup ## download XTREME-UP to outputs/data/xtreme_up; its NER is not
 
 # The jobs of a sweep share it: each skips the runs that are finished or that another job is doing.
 define sweep
-	@$(BIN)/python report.py --if-finished $(1) || { \
+	@$(BIN)/python report.py --if-finished $(1) || { [ $$? = 3 ] || exit 1; \
 	  jobs=(); \
 	  for job in $$(seq $(JOBS)); do \
 	    $(BIN)/python train.py -m $(1) trainer.progress=lines & jobs+=($$!); \

@@ -19,7 +19,7 @@ FLAG = "--if-finished"
 
 
 def main(arguments: list[str]) -> int:
-    """Print and save the table; return 3 when a run is not finished.
+    """Print and save the table; return 3 when a run is not finished, 1 when what the table checks fails.
 
     Raises:
         UserError: no run is finished, the runs do not belong together, or there is no such folder or table.
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     for file in reports if name == "comparison" else [name]:
         reports[file].terminal(Console())
     print(f"\nSaved in {output / 'tables'}, as .md, .png and .csv: {', '.join(reports)}")
-    return 3 if missing else 0
+    return 3 if missing else int(any(report.failed for report in reports.values()))
 
 
 def _runs_in(folder: Path) -> list[Path]:

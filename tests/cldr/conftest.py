@@ -6,13 +6,13 @@ from random import Random
 import pytest
 from cldr_reference import SIZES
 
-from flix_lightning.cldr.benchmark import datasets, ensure
+from flix_lightning.cldr.benchmark import VERSIONS, datasets, ensure
 from flix_lightning.cldr.pretraining.corpus import pairs
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    return ensure(str(tmp_path_factory.mktemp("cldr")), **SIZES, seed=0)
+    return ensure(str(tmp_path_factory.mktemp("cldr")), **SIZES, seed=0, version=[*VERSIONS][-1])
 
 
 @pytest.fixture(scope="session")

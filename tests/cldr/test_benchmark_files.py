@@ -2,16 +2,19 @@ import hashlib
 import multiprocessing
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from cldr_reference import ABSENT, LOCALE_DATA, SIZES, THIN, own
+from omegaconf import OmegaConf
 
 from flix_lightning.cldr import benchmark
-from flix_lightning.cldr.benchmark import datasets, ensure, examples, missing_languages
+from flix_lightning.cldr.benchmark import VERSIONS, datasets, ensure, examples, missing_languages
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.layout import Layout
+from flix_lightning.models import base as models
 from flix_lightning.tasks.definitions import TASKS
 
 CONFIGS = Path(__file__).parents[2] / "conf"
@@ -100,10 +103,10 @@ def test_two_processes_at_once_give_the_same_benchmark(folder, tmp_path):
 def test_the_loser_of_a_race_takes_the_winners_benchmark(two_datasets, tmp_path, monkeypatch):
     write, winners = benchmark.write, []
 
-    def overtaken(folder, sizes, seed):
+    def overtaken(folder, version, sizes, seed):
         monkeypatch.setattr(benchmark, "write", write)
         winners.append(ensure(str(tmp_path), **SMALL))
-        write(folder, {"train": 1}, seed)
+        write(folder, version, {"train": 1}, seed)
 
     monkeypatch.setattr(benchmark, "write", overtaken)
     assert [ensure(str(tmp_path), **SMALL)] == winners == list(tmp_path.iterdir())
@@ -127,7 +130,7 @@ def test_a_killed_build_is_no_benchmark(folder, tmp_path):
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
-    def full(folder, sizes, seed):
+    def full(folder, version, sizes, seed):
         (folder / "ner").mkdir()
         raise OSError(28, "No space left on device")
 
@@ -137,22 +140,41 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_frozen_comes_out_again(tmp_path):
-    shipped = yaml.safe_load((CONFIGS / "data/cldr.yaml").read_text("utf-8"))["root"]
-    sizes = {split: shipped[split] for split in SIZES}
-    assert (sizes, shipped["seed"]) == (benchmark.FROZEN_SIZES, benchmark.FROZEN_SEED)
-    folder = ensure(str(tmp_path), **sizes, seed=shipped["seed"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_was_frozen_comes_out_again(version, tmp_path):
+    frozen = VERSIONS[version]
+    folder = ensure(str(tmp_path), **frozen.sizes, seed=frozen.seed, version=version)
     # Each file's place and content, as `sha256sum` has them.
     files = sorted(contents(folder).items())
     listed = "".join(f"{file} {hashlib.sha256(content).hexdigest()}\n" for file, content in files)
-    assert hashlib.sha256(listed.encode()).hexdigest() == benchmark.FROZEN_SHA256
+    assert hashlib.sha256(listed.encode()).hexdigest() == frozen.sha256
+    assert models.fingerprint(frozen.base, "main") == frozen.base_fingerprint
+
+
+@pytest.mark.parametrize(("name", "version"), [("cldr", [*VERSIONS][-1]), ("cldr_v1", "v1")])
+def test_a_config_says_what_its_version_was_frozen_with(name, version):
+    shipped = OmegaConf.load(CONFIGS / f"data/{name}.yaml").root
+    assert shipped.get("version", version) == version
+    assert {split: shipped[split] for split in SIZES} == VERSIONS[version].sizes
+    assert shipped.seed == VERSIONS[version].seed
+
+
+def test_the_shipped_base_is_that_of_the_newest_version():
+    shipped = yaml.safe_load((CONFIGS / "model/cldr.yaml").read_text("utf-8"))
+    assert shipped["pretrained"] == [*VERSIONS.values()][-1].base
 
 
 def test_other_content_than_was_frozen_is_refused(two_datasets, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "FROZEN_SIZES", {split: 1 for split in SIZES})
+    sizes = {split: 1 for split in SIZES}
+    monkeypatch.setitem(VERSIONS, "v1", replace(VERSIONS["v1"], sizes=sizes))
     with pytest.raises(UserError, match=r"SHA-256 \w{12}….*Babel .* 2\.18\.0 is needed"):
-        ensure(str(tmp_path), 1, 1, 1, benchmark.FROZEN_SEED)
+        ensure(str(tmp_path), 1, 1, 1, VERSIONS["v1"].seed)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_version_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root\.version=v9: one of v1.* is needed"):
+        ensure(str(tmp_path), 1, 1, 1, 0, version="v9")
 
 
 def test_another_release_of_babel_writes_a_folder_of_its_own(two_datasets, tmp_path, monkeypatch):
@@ -161,14 +183,15 @@ def test_another_release_of_babel_writes_a_folder_of_its_own(two_datasets, tmp_p
     assert ensure(str(tmp_path), **SMALL) != first
 
 
-@pytest.mark.parametrize("changed", ["seed", "train"])
-def test_another_seed_or_size_is_another_benchmark(two_datasets, tmp_path, changed):
-    folders = [ensure(str(tmp_path), **arguments) for arguments in (SMALL, SMALL | {changed: 2})]
+@pytest.mark.parametrize("changed", [{"seed": 2}, {"train": 2}, {"version": "v0"}])
+def test_another_seed_size_or_version_is_another_benchmark(two_datasets, tmp_path, changed, monkeypatch):
+    monkeypatch.setitem(VERSIONS, "v0", VERSIONS["v1"])
+    folders = [ensure(str(tmp_path), **arguments) for arguments in (SMALL, SMALL | changed)]
     assert folders[0] != folders[1]
     one, other = map(contents, folders)
     assert set(one) == set(other)
     different = {Path(file).parts[1] for file in one if one[file] != other[file]}
-    assert different == (set(SIZES) if changed == "seed" else {"train"})
+    assert different == ({"train"} if "train" in changed else set(SIZES))
 
 
 @pytest.mark.parametrize("bad", [0, -3, 2.5, "many"])
@@ -179,6 +202,12 @@ def test_a_size_that_is_none_is_refused(tmp_path, bad):
 
 
 def test_samples_follow_from_their_arguments():
-    one = examples("ner", "sw", "test", 4, seed=3)
-    assert examples("ner", "sw", "test", 4, seed=3) == one == examples("ner", "sw", "test", 6, seed=3)[:4]
-    assert all(one != examples("ner", "sw", split, 4, seed) for split, seed in (("test", 4), ("train", 3)))
+    one = examples("v1", "ner", "sw", "test", 4, seed=3)
+    assert (
+        examples("v1", "ner", "sw", "test", 4, seed=3)
+        == one
+        == examples("v1", "ner", "sw", "test", 6, seed=3)[:4]
+    )
+    assert all(
+        one != examples("v1", "ner", "sw", split, 4, seed) for split, seed in (("test", 4), ("train", 3))
+    )

@@ -45,7 +45,7 @@ def test_it_is_exported_as_before(old, tmp_path):
 
 def test_it_is_evaluated_as_before(old, tmp_path):
     for task, _ in SCORES:
-        write_split(tmp_path, task, "test", "sw", benchmark.examples(task, "sw", "test", 100, 0))
+        write_split(tmp_path, task, "test", "sw", benchmark.examples("v1", task, "sw", "test", 100, 0))
     commands.run(tmp_path, "evaluate.py", f"run={old}", f"data.root={tmp_path}")
     (found,) = tmp_path.glob("outputs/evaluations/old/*/results.jsonl")
     scores = {(row.task, row.metric): row.value for row in rows.read(found)}

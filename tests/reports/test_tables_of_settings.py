@@ -153,18 +153,37 @@ def gate_runs(frozen, adapted):
     return [made_up(rows) for rows in found.values()]
 
 
-def test_gates_pass_column_by_column():
-    frozen = [0.0, 49.9, 50.0, 10.0, 10.0, 10.0, 10.0]
-    adapted = [15.0, 90.0, 60.0, 14.9, 90.1, 50.0, 50.0]
-    found = lines(gates.table(gate_runs(frozen, adapted)))
-    assert list(found) == [
-        "Frozen base, to be under 50", "Compute-matched LoRA, to be from 15 to 90", "Passed",
-    ]  # fmt: skip
-    assert found["Passed"] == ("yes", "yes", "no", "no", "no", "yes", "yes")
-    assert found["Frozen base, to be under 50"][1] == "49.9"
+@pytest.fixture
+def guessing(monkeypatch):
+    """Guesses by column, in the order of Table 1."""
+
+    def use(scores):
+        columns = iter(scores)
+        monkeypatch.setattr(gates, "_guess", lambda run, row: next(columns))
+
+    return use
 
 
-def test_gates_without_a_run_say_so():
+def test_gates_pass_column_by_column(guessing):
+    guessing([25.0, 25.0, 25.0, 25.0, 0.0, 0.0, 40.0])
+    frozen = [0.0, 24.9, 50.0, 10.0, 10.0, 80.0, 0.0]
+    adapted = [35.0, 35.0, 59.9, 34.9, 89.9, 90.0, 50.0]
+    report = gates.table(gate_runs(frozen, adapted))
+    found = lines(report)
+    assert list(found) == ["Guessing", "Frozen base", "Compute-matched LoRA", "Passed"]
+    assert found["Passed"] == ("yes", "yes", "no", "no", "yes", "no", "yes")
+    assert found["Guessing"][6] == "40.0"
+    assert report.failed
+
+
+def test_gates_pass_where_all_columns_do(guessing):
+    guessing([25.0] * 7)
+    assert not gates.table(gate_runs([10.0] * 7, [60.0] * 7)).failed
+
+
+def test_gates_without_a_run_say_so(guessing):
+    guessing([25.0] * 7)
     report = make("gates", gate_runs([1.0] * 7, [50.0] * 7)[:1], ["compute-matched-holdout"], [])["gates"]
     assert lines(report)["Passed"] == ("yes",) * 5 + ("—", "yes")
     assert "compute-matched-holdout" in report.warnings[0]
+    assert report.failed

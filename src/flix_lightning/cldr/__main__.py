@@ -8,7 +8,7 @@ import json
 
 from rich import print as rich_print
 
-from flix_lightning.cldr.benchmark import APPENDIX_B, datasets, examples, missing_languages
+from flix_lightning.cldr.benchmark import APPENDIX_B, VERSIONS, datasets, examples, missing_languages
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.layout import SPLITS
 from flix_lightning.tasks.languages import language_name
@@ -22,13 +22,17 @@ def main() -> None:
     parser.add_argument("--split", default="train", choices=SPLITS)
     parser.add_argument("--count", type=int, default=5, help="number of samples")
     parser.add_argument("--seed", type=int, default=0, help="the benchmark's seed")
+    parser.add_argument(
+        "--version", default=[*VERSIONS][-1], choices=VERSIONS, help="the benchmark's version"
+    )
     options = parser.parse_args()
     if options.language is None:
         for task in [options.task] if options.task else APPENDIX_B:
             _list_languages(task)
     elif (options.task, options.language) in datasets():
         try:
-            found = examples(options.task, options.language, options.split, options.count, options.seed)
+            of = options.task, options.language, options.split, options.count, options.seed
+            found = examples(options.version, *of)
         except UserError as error:
             parser.error(str(error))
         for example in found:

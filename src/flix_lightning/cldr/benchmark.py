@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -15,11 +16,35 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder
 from flix_lightning.data.layout import Layout
 
-VERSION = "v1"
 
-#: Content of VERSION at these sizes and this seed, written with this release of Babel, when it was frozen.
-FROZEN_SIZES, FROZEN_SEED = {"train": 200, "validation": 20, "test": 100}, 0
-FROZEN_SHA256 = "04d2c41cc76ae45a81bebab86fc3df889a9211d6d7fd772f0a698a80a8e64153"
+@dataclass(frozen=True)
+class Version:
+    """A version of the benchmark, frozen together with its base model.
+
+    Attributes:
+        sizes: examples of each dataset's split.
+        seed: what the examples follow from.
+        sha256: `Layout.fingerprint` of the files at these sizes and this seed, written with FROZEN_BABEL.
+        base: name of its base in `models.BUILT_IN`.
+        base_fingerprint: `models.fingerprint` of that base.
+    """
+
+    sizes: dict[str, int]
+    seed: int
+    sha256: str
+    base: str
+    base_fingerprint: str
+
+
+VERSIONS = {
+    "v1": Version(
+        {"train": 200, "validation": 20, "test": 100},
+        0,
+        "04d2c41cc76ae45a81bebab86fc3df889a9211d6d7fd772f0a698a80a8e64153",
+        "cldr-base",
+        "9e26313dcafb5ef6",
+    ),
+}
 FROZEN_BABEL = "2.18.0"
 
 MAX_EXAMPLES = 100_000  # of one dataset's split
@@ -60,8 +85,8 @@ def datasets() -> list[tuple[str, str]]:
     ]
 
 
-def examples(task: str, language: str, split: str, size: int, seed: int) -> list[dict]:
-    """Return `size` different examples, made from the values of the partition `split`.
+def examples(version: str, task: str, language: str, split: str, size: int, seed: int) -> list[dict]:
+    """Return `size` different examples of a version, made from the values of the partition `split`.
 
     Raises:
         UserError: `size` is not in 1 to MAX_EXAMPLES, or CLDR does not give so many different examples.
@@ -69,7 +94,7 @@ def examples(task: str, language: str, split: str, size: int, seed: int) -> list
     where = f"{task}/{split}/{language}: {size:,} examples are asked for"
     if not 1 <= size <= MAX_EXAMPLES:
         raise UserError(f"{where}; a number from 1 to {MAX_EXAMPLES:,} is needed")
-    rng = random.Random(f"{VERSION}/{seed}/{task}/{language}/{split}")
+    rng = random.Random(f"{version}/{seed}/{task}/{language}/{split}")
     found: dict[str, dict] = {}
     repeats = 0
     while len(found) < size:
@@ -82,12 +107,12 @@ def examples(task: str, language: str, split: str, size: int, seed: int) -> list
     return list(found.values())
 
 
-def write(folder: Path, sizes: dict[str, int], seed: int) -> None:
+def write(folder: Path, version: str, sizes: dict[str, int], seed: int) -> None:
     """Write `sizes[split]` examples of every dataset and split under `folder`."""
     layout = Layout(folder)
     for (task, language), split in product(datasets(), sizes):
         lines = []
-        for number, example in enumerate(examples(task, language, split, sizes[split], seed)):
+        for number, example in enumerate(examples(version, task, language, split, sizes[split], seed)):
             ids = (
                 {"example_id": f"{language}-{split}-{number}", "language": language} if task == "ner" else {}
             )
@@ -97,7 +122,7 @@ def write(folder: Path, sizes: dict[str, int], seed: int) -> None:
         path.write_text("".join(lines), encoding="utf-8")
 
 
-def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path:
+def ensure(root: str, train: int, validation: int, test: int, seed: int, version: str = "v1") -> Path:
     """Return the benchmark's folder below `root`; write it first if it is not there.
 
     Two processes may ask at once, and a killed one leaves nothing that looks like the benchmark.
@@ -108,25 +133,30 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int) -> Path
         validation: examples of each dataset's validation split.
         test: examples of each dataset's test split.
         seed: what the examples follow from.
+        version: a key of VERSIONS. The configs of the first version's runs name none.
 
     Raises:
-        UserError: a size is not a whole number from 1, or the content is not what was frozen.
+        UserError: there is no such version, a size is not a whole number from 1, or the content is not what
+            was frozen.
     """
+    if version not in VERSIONS:
+        raise UserError(f"data.root.version={version}: one of {', '.join(VERSIONS)} is needed")
     sizes = {"train": train, "validation": validation, "test": test}
     for split, size in sizes.items():
         if type(size) is not int or size < 1:
             raise UserError(
                 f"data.root.{split}={size}: examples a dataset, a whole number from 1, are needed"
             )
-    ingredients = [VERSION, sizes, seed, PARTITIONS, babel.__version__]
-    folder = Path(root) / f"cldr-{VERSION}-{sha256(json.dumps(ingredients).encode()).hexdigest()[:8]}"
+    ingredients = [version, sizes, seed, PARTITIONS, babel.__version__]
+    folder = Path(root) / f"cldr-{version}-{sha256(json.dumps(ingredients).encode()).hexdigest()[:8]}"
     if not folder.exists():
         with atomic_folder(folder) as draft:
-            write(draft, sizes, seed)
+            write(draft, version, sizes, seed)
+            frozen = VERSIONS[version]
             content = Layout(draft).fingerprint(sorted(draft.rglob("*.jsonl")))
-            if (sizes, seed) == (FROZEN_SIZES, FROZEN_SEED) and content != FROZEN_SHA256:
+            if (sizes, seed) == (frozen.sizes, frozen.seed) and content != frozen.sha256:
                 raise UserError(
-                    f"the benchmark cldr {VERSION} has SHA-256 {content[:12]}…, but was frozen with "
-                    f"{FROZEN_SHA256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
+                    f"the benchmark cldr {version} has SHA-256 {content[:12]}…, but was frozen with "
+                    f"{frozen.sha256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
                 )
     return folder

@@ -52,10 +52,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """Tables that are read together, and warnings that must be read before them."""
+    """Tables that are read together, warnings that must be read before them, and whether a check failed."""
 
     tables: tuple[Table, ...]
     warnings: tuple[str, ...] = ()
+    failed: bool = False
 
     def __rich__(self) -> Group:
         """What rich prints."""
