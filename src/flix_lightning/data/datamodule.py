@@ -72,10 +72,13 @@ class DataModule(LightningDataModule):
         max_steps: int,
         seed: int,
         cache_dir: str | Path,
+        chat_template: bool = False,
     ):
         super().__init__()
         self.layout, self.mixture, self.kinds = layout, mixture, tuple(kinds)
-        self.tokenization = Tokenization(tokenizer, is_encoder_decoder, max_input_length, max_target_length)
+        self.tokenization = Tokenization(
+            tokenizer, is_encoder_decoder, max_input_length, max_target_length, chat_template
+        )
         self.collator = Collator.of(tokenizer, is_encoder_decoder)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.eval_batch_size = eval_batch_size

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from flix_lightning.common.errors import UserError
+from flix_lightning.models.chat_template import answer_start, render
 
 # Stands between input and target of a decoder-only model, which reads both as one text.
 DECODER_ONLY_SEPARATOR = "\n"
@@ -29,15 +30,17 @@ class Tokenization:
         is_encoder_decoder: Whether the base model is. Inputs of other models end in a separator.
         max_input_length: Tokens of the prompted input, with special tokens and separator.
         max_target_length: Tokens of the target, with the eos that ends every target.
+        chat_template: Whether the input becomes a user's message in the tokenizer's chat template.
 
     Raises:
-        UserError: The tokenizer has no eos.
+        UserError: The tokenizer has no eos; or its chat template leaves no room for an input.
     """
 
     tokenizer: PreTrainedTokenizerBase
     is_encoder_decoder: bool
     max_input_length: int
     max_target_length: int
+    chat_template: bool = False
 
     def __post_init__(self):
         if self.tokenizer.eos_token_id is None:
@@ -65,6 +68,8 @@ class Tokenization:
 
     def inputs(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the ids of prompted inputs, and for each whether it was cut."""
+        if self.chat_template:
+            return self._messages(texts)
         separator = (
             [] if self.is_encoder_decoder else self._encode([DECODER_ONLY_SEPARATOR], special=False)[0]
         )
@@ -76,6 +81,20 @@ class Tokenization:
             # Only the tokenizer knows which special tokens must stay at the end.
             ids[row] = self.tokenizer(heads[row], truncation=True, max_length=room)["input_ids"]
         return [one + separator for one in ids] if separator else ids, cut
+
+    def _messages(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        room, tokenizer = self.max_input_length, self.tokenizer
+        frame, start = self._encode([render(tokenizer, ""), answer_start(tokenizer)], special=False)
+        if len(frame) >= room:
+            raise UserError(
+                f"data.max_input_length={room}: the model's chat template takes {len(frame)} tokens by itself"
+            )
+        heads = _heads(texts, room)
+        ids = self._encode([render(tokenizer, head) for head in heads], special=False)
+        cut = _too_long(ids, heads, texts, room)
+        for row in (row for row, is_cut in enumerate(cut) if is_cut):
+            ids[row] = [*ids[row][: min(len(ids[row]), room) - len(start)], *start]
+        return ids, cut
 
     def targets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the ids of targets, each ending in eos, and for each whether it was cut."""

@@ -87,6 +87,7 @@ def tokenized(
         ],
         "tokenizer": tokenization.fingerprint,
         "is_encoder_decoder": tokenization.is_encoder_decoder,
+        "chat_template": tokenization.chat_template,
         "kinds": list(kinds),
         "lengths": [tokenization.max_input_length, tokenization.max_target_length],
         "cap": cap,

@@ -57,7 +57,11 @@ class Predictor:
         data = run.cfg.data
         self.requests, self.checkpoints, self.batch_size = requests, checkpoints, batch_size
         self._tokenization = Tokenization(
-            base.tokenizer, base.is_encoder_decoder, data.max_input_length, data.max_target_length
+            base.tokenizer,
+            base.is_encoder_decoder,
+            data.max_input_length,
+            data.max_target_length,
+            run.chat_template,
         )
         self._collator = Collator.of(base.tokenizer, base.is_encoder_decoder)
         self._generate = Generator(base, adapter, data.max_target_length)

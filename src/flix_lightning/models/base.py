@@ -18,6 +18,7 @@ from transformers import (
 from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
+from flix_lightning.models.chat_template import end_of_answer
 from flix_lightning.models.checks import check_causal
 
 #: Bases in the package: name -> folder.
@@ -69,16 +70,18 @@ def fingerprint(pretrained: str, revision: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def load(pretrained: str, revision: str, dtype: str) -> Base:
+def load(pretrained: str, revision: str, dtype: str, chat_template: bool = False) -> Base:
     """Load a base model.
 
     Args:
         pretrained: a name in BUILT_IN, a folder, or a name on Hugging Face's hub.
         revision: the hub's branch, tag or commit; a folder has none.
         dtype: the weights' type, as torch names it (`float32`, `bfloat16`).
+        chat_template: end answers as the model's chat template does, and not with its eos token.
 
     Raises:
-        UserError: there is no such folder or model, it cannot be read, or it does not generate text.
+        UserError: there is no such folder or model, it cannot be read, or it does not generate text; or as
+            `end_of_answer`.
     """
     torch_dtype = getattr(torch, dtype, None)
     if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
@@ -104,6 +107,8 @@ def load(pretrained: str, revision: str, dtype: str) -> Base:
             f"model.pretrained={pretrained} lacks {len(missing)} weights of {type(model).__name__}, among "
             f"them {missing[0]}: it is not a complete model that generates text"
         )
+    if chat_template:
+        tokenizer.eos_token = end_of_answer(tokenizer)
     if (tokenizer.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
         tokenizer.pad_token = tokenizer.eos_token  # nothing attends to padding, but it needs an embedding
     model.eval().generation_config = _greedy(model.generation_config, tokenizer)

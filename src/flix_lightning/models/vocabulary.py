@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, Pr
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder
 from flix_lightning.models import base as models
+from flix_lightning.models.chat_template import render
 
 #: The name of a cut model's folder depends on it. Raise it when the code below writes another model.
 VERSION = 1
@@ -26,7 +27,15 @@ _TOKEN_ID = re.compile(r"_token_(id|index)$")
 _BATCH = 1024  # texts tokenised at once
 
 
-def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], key: str, root: Path) -> Path:
+def cut(
+    pretrained: str,
+    revision: str,
+    dtype: str,
+    texts: Iterable[str],
+    key: str,
+    root: Path,
+    chat_template: bool = False,
+) -> Path:
     """Return the folder with a base model whose vocabulary is cut to `texts`, made on first use.
 
     It keeps the tokens of the texts and all tokens that are merged on the way to them, so the texts are
@@ -34,7 +43,7 @@ def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], key: s
     logits of these tokens stay the same.
 
     Args:
-        pretrained, revision, dtype: see `flix_lightning.models.base.load`.
+        pretrained, revision, dtype, chat_template: see `flix_lightning.models.base.load`.
         texts: all inputs and targets; read only if the folder does not exist.
         key: a fingerprint of the texts.
         root: the folder for all such models; the model's own is named by a hash.
@@ -42,12 +51,15 @@ def cut(pretrained: str, revision: str, dtype: str, texts: Iterable[str], key: s
     Raises:
         UserError: the model cannot be loaded, or its tokenizer is neither BPE nor Unigram.
     """
-    parts = json.dumps([models.fingerprint(pretrained, revision), dtype, VERSION, key])
+    chat = ["chat"] if chat_template else []
+    parts = json.dumps([models.fingerprint(pretrained, revision), dtype, VERSION, key, *chat])
     folder = root / f"{Path(pretrained).name}-cut-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"
     if not folder.is_dir():
-        base = models.load(pretrained, revision, dtype)
+        base = models.load(pretrained, revision, dtype, chat_template)
         if not base.tokenizer.is_fast:
             raise UserError(f"model.vocabulary=data: the tokenizer of {pretrained} has no vocabulary to cut")
+        if chat_template:  # the template's own words too, and the tokens where it meets a text
+            texts = (form for text in texts for form in (text, render(base.tokenizer, text)))
         new_ids = {old: new for new, old in enumerate(_kept_ids(base, texts))}
         tokenizer = cut_tokenizer(base.tokenizer, new_ids)
         cut_model(base.model, new_ids)
@@ -101,6 +113,7 @@ def cut_tokenizer(tokenizer: PreTrainedTokenizerFast, new_ids: Mapping[int, int]
     _renumber(backend["post_processor"], ids)
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+        chat_template=tokenizer.chat_template,
         clean_up_tokenization_spaces=False,
         model_input_names=tokenizer.model_input_names,
         **tokenizer.special_tokens_map,

@@ -137,6 +137,11 @@ class Run:
         """The base model, as `flix_lightning.models.base.load` takes it."""
         return str(make_value(self.cfg.model.pretrained))
 
+    @property
+    def chat_template(self) -> bool:
+        """Whether inputs stand in the base's chat template; configs of older runs do not say so."""
+        return self.cfg.model.get("chat_template", False)
+
     @cached_property
     def start(self) -> Start | None:
         """The earlier run that training starts from, if any."""
@@ -279,8 +284,11 @@ class Run:
             texts = chain([DECODER_ONLY_SEPARATOR], self.mixture.texts(self.layout))
             texts_id = self.mixture.fingerprint(self.layout)
             root = Path(self.cfg.output) / "models"
-            pretrained = str(vocabulary.cut(pretrained, model.revision, model.dtype, texts, texts_id, root))
-        return models.load(pretrained, model.revision, model.dtype)
+            cut = vocabulary.cut(
+                pretrained, model.revision, model.dtype, texts, texts_id, root, self.chat_template
+            )
+            pretrained = str(cut)
+        return models.load(pretrained, model.revision, model.dtype, self.chat_template)
 
     # -- what it left
 

@@ -81,6 +81,7 @@ SETTINGS = {
     "model.dtype": Setting(TEXT),
     "model.targets": Setting(TEXT),
     "model.vocabulary": Setting(choice("all", "data"), hashed_as="base"),
+    "model.chat_template": Setting(BOOLEAN, neutral=False),
     "data.name": Setting(NAME, decides=False),
     "data.root": Setting(PATH_OR_CALL, hashed_as="files"),
     "data.allow_missing": Setting(BOOLEAN, hashed_as="files"),

@@ -166,6 +166,7 @@ class Training:
             max_steps=cfg.trainer.max_steps,
             seed=cfg.seed,
             cache_dir=Path(cfg.output) / "cache",
+            chat_template=cfg.model.chat_template,
         )
         self.module = FlixModule(
             base,
