@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
@@ -69,6 +71,24 @@ def start(folder, script, *arguments, before=None):
 def run(folder, script, *arguments, code=0, before=None):
     """As `start`, and wait for its end."""
     return start(folder, script, *arguments, before=before).wait(code)
+
+
+def join(rank, port, *moments):
+    """Make this process one of two, as torchrun does."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+    for moment in moments:
+        moment()
+
+
+def start_two(folder, script, *arguments, moments=((), ())):
+    """Start a command in two processes, each in a folder and with moments of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return [
+        start(folder / f"rank{rank}", script, *arguments, before=partial(join, rank, port, *moments[rank]))
+        for rank in (0, 1)
+    ]
 
 
 def _work(folder, script, arguments, before):

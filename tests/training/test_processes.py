@@ -59,6 +59,8 @@ PLACES = [
         1,
         (0, 1, 0, False),
     ),  # an allocation
+    ({"TORCHELASTIC_RUN_ID": "none"}, 2, 1, (0, 2, 0, False)),  # a part of what a launcher sets
+    ({"SLURM_STEP_TASKS_PER_NODE": "4"}, 2, 1, (0, 2, 0, False)),
     (srun("3", local=2), 1, 1, (0, 1, 0, False)),  # each task its own run
     (srun("2", local=1), 2, 1, (1, 2, 1, True)),
     (srun("2(x2)", node=1, local=1), 2, 2, (3, 4, 1, True)),
@@ -100,6 +102,13 @@ def test_processes_that_do_not_fit_the_run_are_one_line(
 ):
     with pytest.raises(UserError, match=f"{started}.*{right}"):
         environment(monkeypatch, variables, devices, nodes)
+
+
+@pytest.mark.parametrize("variables", [srun("4", local=1), torchrun(4, local=1), by_hand(4, local=1)])
+def test_one_of_the_processes_refuses_for_all(monkeypatch, variables):
+    with pytest.raises(SystemExit) as ended:
+        environment(monkeypatch, variables, 2, 1)
+    assert ended.value.code == 0
 
 
 def test_the_first_node_is_met_at_a_port_of_the_step(monkeypatch):

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -595,25 +594,10 @@ def losses(folder):
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-def join(rank, port, *moments):
-    """Make this process one of two, as torchrun does."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank)}
-    for moment in moments:
-        moment()
-
-
 def together(folder, *overrides, moments=((), ()), code=0):
     """Do a run in two processes, each with its own moments, that write to one `outputs/`."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    started = [
-        commands.start(
-            folder / f"rank{rank}", "train.py", *SEVERAL, *overrides, f"output={folder}/outputs",
-            before=partial(join, rank, port, *moments[rank]),
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
+    given = [*SEVERAL, *overrides, f"output={folder}/outputs"]
+    started = commands.start_two(folder, "train.py", *given, moments=moments)
     return [one.wait(code if rank == 0 else 0) for rank, one in enumerate(started)]
 
 

@@ -47,7 +47,10 @@ OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=T
 #: Errors that are the user's to mend, and so end in one line: in a config, a file, a disk, the installation.
 REPORTED_ERRORS = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError, ModuleNotFoundError)
 
-_NOISY_LOGGERS = ("httpx", "filelock", "fsspec", "datasets", "lightning.pytorch.utilities.rank_zero")
+_NOISY_LOGGERS = (
+    *("httpx", "filelock", "fsspec", "datasets"),
+    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"),
+)
 _OPTIONS = """
 --help GROUP=CHOICE    print the keys of a group
 -m                     run every combination of values, as in key=1,2

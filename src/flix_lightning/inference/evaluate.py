@@ -15,7 +15,8 @@ from flix_lightning.common.files import sha256, write_atomic
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
-from flix_lightning.inference.predictor import Predictor, load, windows
+from flix_lightning.inference.predictor import Predictor, lead_processes, load, windows
+from flix_lightning.inference.processes import Processes
 from flix_lightning.inference.requests import Request, Tally
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs import rows as results
@@ -51,7 +52,12 @@ def evaluate(cfg: DictConfig) -> Path:
         UserError: a value is out of its choices; there is no such run or checkpoint; or data is missing or
             bad, before anything is written.
     """
-    settings.check(cfg, SETTINGS)
+    with lead_processes(cfg, "evaluate.py") as processes:
+        settings.check(cfg, SETTINGS)
+        return _evaluate(cfg, processes)
+
+
+def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
     run = Run.open(cfg.run, output=cfg.output)
     layout, mixture = _data(run, cfg)
     names = {
@@ -77,6 +83,7 @@ def evaluate(cfg: DictConfig) -> Path:
                 batch_size=cfg.batch_size,
                 accelerator=cfg.accelerator,
                 precision=precision,
+                processes=processes,
             )
             rows = _Evaluation(run, layout, mixture, model, folder).rows()
             write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))

@@ -18,7 +18,8 @@ from flix_lightning.common.append_file import AppendFile, open_append_file
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
 from flix_lightning.data.jsonl import read_objects
-from flix_lightning.inference.predictor import Predictor, load, windows
+from flix_lightning.inference.predictor import Predictor, lead_processes, load, windows
+from flix_lightning.inference.processes import Processes
 from flix_lightning.inference.requests import Request, Tally
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs.run import Run
@@ -50,7 +51,12 @@ def predict(cfg: DictConfig) -> Path:
         OSError: the predictions cannot be written. Those that are written stay, and another call goes on.
         SystemExit: on Ctrl-C, with a line that says so.
     """
-    settings.check(cfg, SETTINGS)
+    with lead_processes(cfg, "predict.py") as processes:
+        settings.check(cfg, SETTINGS)
+        return _predict(cfg, processes)
+
+
+def _predict(cfg: DictConfig, processes: Processes) -> Path:
     with _readable_twice(cfg) as source:
         out = source.with_suffix(".predictions.jsonl") if cfg.out is None else Path(cfg.out)
         if out.exists() and out.samefile(source):
@@ -72,6 +78,7 @@ def predict(cfg: DictConfig) -> Path:
                 batch_size=cfg.batch_size,
                 accelerator=cfg.accelerator,
                 precision=precision,
+                processes=processes,
             )
             try:
                 _answer(source, cfg.input, model, lines, cfg.explain)

@@ -6,28 +6,35 @@ checkpoint of its task.
 """
 
 import logging
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from omegaconf import DictConfig
+from transformers.utils.logging import disable_progress_bar
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import Adapter, inject
+from flix_lightning.common.cli import REPORTED_ERRORS
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
 from flix_lightning.data.tokenization import Tokenization
+from flix_lightning.inference.processes import Processes
 from flix_lightning.inference.requests import Request, RequestReader, Tally
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
 from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.run import Run
+from flix_lightning.training.processes import run_environment
 
 log = logging.getLogger(__name__)
 
-#: Batches of a window: all that is lost where the process is killed.
+#: Batches of a window: all that is lost where the process is killed, and the most devices that have work.
 WINDOW = 8
 
 #: Characters that end a window early: a few very long texts must not fill the memory.
@@ -53,6 +60,7 @@ class Predictor:
         adapter: Adapter,
         fabric: Fabric,
         batch_size: int,
+        processes: Processes,
     ):
         data = run.cfg.data
         self.requests, self.checkpoints, self.batch_size = requests, checkpoints, batch_size
@@ -65,7 +73,7 @@ class Predictor:
         )
         self._collator = Collator.of(base.tokenizer, base.is_encoder_decoder)
         self._generate = Generator(base, adapter, data.max_target_length)
-        self._fabric = fabric
+        self._fabric, self._processes = fabric, processes
         self.cut = 0
 
     def predict(self, lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -97,19 +105,24 @@ class Predictor:
         return self.answer(read)
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
-        """Answer requests in their order. Texts of like length share a batch."""
+        """Answer requests in their order. Texts of like length share a batch; processes share the batches."""
         if not requests:
             return []
+        self._processes.send(requests)
         ids, cut = self._tokenization.inputs([one.text for one in requests])
         self.cut += sum(cut)
-        answers = [""] * len(requests)
-        lengths = np.array([len(one) for one in ids])
-        for members in EvaluationPlan(np.arange(len(ids)), lengths, self.batch_size):
+
+        def answer_batch(members: list[int]) -> list[str]:
             batch = self._collator.for_generation([ids[i] for i in members])
             asked = [requests[i] for i in members]
             features = [[_prefixed(one.checkpoint, name) for name in one.features] for one in asked]
             with self._fabric.autocast(), torch.inference_mode():
-                texts = self._generate(self._fabric.to_device(batch), features)
+                return self._generate(self._fabric.to_device(batch), features)
+
+        lengths = np.array([len(one) for one in ids])
+        batches = EvaluationPlan(np.arange(len(ids)), lengths, self.batch_size).batches
+        answers = [""] * len(requests)
+        for members, texts in zip(batches, self._processes.map(answer_batch, batches), strict=True):
             for i, text in zip(members, texts, strict=True):
                 answers[i] = text
         return answers
@@ -127,6 +140,7 @@ def load(
     batch_size: int | None = None,
     accelerator: str = "auto",
     precision: str | None = None,
+    processes: Processes | None = None,
 ) -> Predictor:
     """Load what a finished run needs to answer: its base model, and its adapters without their optimizer.
 
@@ -136,6 +150,7 @@ def load(
         batch_size: texts generated for at once; None is as in the run's evaluation.
         accelerator: as Lightning names it.
         precision: as Lightning names it; None is the run's.
+        processes: those that answer together; None is this one alone.
 
     Raises:
         UserError: there is no finished run or no such checkpoint; the base or a checkpoint cannot be read; or
@@ -149,8 +164,16 @@ def load(
         for feature, rank in one.ranks.items()
     }
     pools = [one.pools for one in checkpoints.values()]
+    processes = processes or Processes()
+    precision = precision or run.cfg.trainer.precision
+    environment = processes.environment
     try:
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=precision or run.cfg.trainer.precision)
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=environment.world_size(),
+            precision=precision,
+            plugins=[environment],
+        )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"Lightning refuses the accelerator or precision: {error}") from error
     base = run.load_base(whole_vocabulary=True)
@@ -160,7 +183,46 @@ def load(
     features = {feature: rank for one in checkpoints.values() for feature, rank in one.ranks.items()}
     reader = RequestReader(run, features, checkpoint)
     batch_size = batch_size or run.cfg.evaluation.batch_size
-    return Predictor(run, reader, checkpoints, base, adapter, fabric, batch_size)
+    options = {"batch_size": batch_size, "accelerator": accelerator, "precision": precision}
+    processes.send({"run": run.path, "checkpoint": checkpoint, **options})
+    return Predictor(run, reader, checkpoints, base, adapter, fabric, batch_size, processes)
+
+
+@contextmanager
+def lead_processes(cfg: DictConfig, script: str) -> Iterator[Processes]:
+    """Do the block in the leading process; in the others, answer with it until the block ends, and exit.
+
+    Args:
+        cfg: has `accelerator` and `devices`.
+        script: the command, for errors.
+
+    Raises:
+        UserError: as `run_environment`.
+    """
+    processes = Processes(run_environment(cfg, script, section=""))
+    if not processes.leads:
+        _follow(processes)
+        sys.exit()
+    try:
+        yield processes
+    except REPORTED_ERRORS:
+        with suppress(UserError):  # the others are gone already
+            processes.release()
+        raise
+    processes.release()
+
+
+def _follow(processes: Processes) -> None:
+    logging.disable()
+    disable_progress_bar()
+    try:
+        if options := processes.receive():
+            model = load(**options, processes=processes)
+            while requests := processes.receive():
+                with suppress(UserError):  # the leading process raises it too
+                    model.answer(requests)
+    except KeyboardInterrupt:
+        sys.exit(1)
 
 
 def windows(requests: Iterable[Request], batch_size: int) -> Iterator[list[Request]]:

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
@@ -16,6 +15,10 @@ from flix_lightning.common.errors import UserError
 #: Variables that Lightning sets for the processes that it starts, or that a user sets for each by hand.
 _BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
 
+#: Variables that torchrun and srun set for each process. Where some are missing, another program left the rest.
+_TORCHRUN = ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK")
+_SRUN = ("STEP_TASKS_PER_NODE", "STEP_NODELIST", "STEP_ID", "JOB_ID", "NODEID", "LOCALID")
+
 
 @dataclass(frozen=True)
 class _Launch:
@@ -25,6 +28,42 @@ class _Launch:
     per_node: list[int]
     node: int
     local: int
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """The processes that a script needs: `devices` on each of `nodes`. Its keys begin with `section`."""
+
+    devices: int
+    nodes: int
+    script: str
+    section: str
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.nodes
+
+    def refusal(self, started: str, first: bool = True) -> UserError | SystemExit:
+        """Say in the first of the processes that others were started, and which commands are right."""
+        if not first:
+            return SystemExit(0)
+        needs = f"{self.section}devices={self.devices}"
+        if self.section:
+            needs += f" and {self.section}num_nodes={self.nodes}"
+        several = "es" * (self.processes > 1)
+        return UserError(f"{needs}: {self.processes} process{several} needed, and {started}: {self._right()}")
+
+    def _right(self) -> str:
+        if self.processes == 1:
+            return f"start `python {self.script} …` without torchrun, or ask for more {self.section}devices"
+        rendezvous = "--standalone"
+        if self.nodes > 1:
+            rendezvous = f"--nnodes={self.nodes} --rdzv-backend=c10d --rdzv-endpoint=FIRST_NODE:29500"
+        return (
+            f"start `srun --nodes={self.nodes} --ntasks-per-node={self.devices} python {self.script} …`, or "
+            f"`torchrun {rendezvous} --nproc-per-node={self.devices} {self.script} …`"
+            f"{' on each node' * (self.nodes > 1)}"
+        )
 
 
 class RunEnvironment(LightningEnvironment):
@@ -78,57 +117,59 @@ class RunEnvironment(LightningEnvironment):
         return strategy.broadcast(verdict)
 
 
-def run_environment(cfg: DictConfig) -> RunEnvironment:
+def run_environment(cfg: DictConfig, script: str = "train.py", section: str = "trainer.") -> RunEnvironment:
     """Find this process's place in its run.
 
     Args:
-        cfg: the config's `trainer`.
+        cfg: has `accelerator`, `devices`, and `num_nodes` where the script can use several.
+        script: the command, for errors.
+        section: what stands before these keys in the command, for errors.
 
     Raises:
         UserError: Lightning refuses the devices, or they do not fit what srun or torchrun started.
+        SystemExit: the latter, in each process but the first, which raises the error.
     """
-    nodes = cfg.num_nodes
+    nodes = cfg.get("num_nodes", 1)
     try:
         environment = [RunEnvironment()]
         fabric = Fabric(
             accelerator=cfg.accelerator, devices=cfg.devices, num_nodes=nodes, plugins=environment
         )
     except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"Lightning refuses the settings under trainer: {error}") from error
-    devices = fabric.world_size // nodes
+        raise UserError(f"Lightning refuses {section}accelerator or {section}devices: {error}") from error
+    needed = _Needed(fabric.world_size // nodes, nodes, script, section)
     launch = _launch()
     if launch is None:
-        return _without_launcher(devices, nodes)
-    if launch.per_node == [devices] * nodes:
-        return RunEnvironment(devices, nodes, launch.node, launch.local, all_started=True)
-    if devices * nodes == 1 and launch.launcher == "srun":  # each task has its own run
+        return _without_launcher(needed)
+    if launch.per_node == [needed.devices] * nodes:
+        return RunEnvironment(needed.devices, nodes, launch.node, launch.local, all_started=True)
+    if needed.processes == 1 and launch.launcher == "srun":  # each task has its own run
         return RunEnvironment()
-    raise UserError(
-        f"{_asked(devices, nodes)}, and {launch.launcher} started {'+'.join(map(str, launch.per_node))}: "
-        f"{_right(devices, nodes)}"
-    )
+    started = f"{launch.launcher} started {'+'.join(map(str, launch.per_node))}"
+    raise needed.refusal(started, first=launch.node == launch.local == 0)
 
 
-def _without_launcher(devices: int, nodes: int) -> RunEnvironment:
+def _without_launcher(needed: _Needed) -> RunEnvironment:
     by_hand = [os.environ.get(name) for name in _BY_HAND]
-    if devices * nodes > 1 and all(by_hand):
+    if needed.processes > 1 and all(by_hand):
         world, node, local = map(int, by_hand[2:])
-        if world != devices * nodes:
-            raise UserError(f"{_asked(devices, nodes)}, and WORLD_SIZE is {world}: {_right(devices, nodes)}")
-        return RunEnvironment(devices, nodes, node, local, all_started=True)
-    if nodes > 1:
-        raise UserError(f"{_asked(devices, nodes)}, and one was started: {_right(devices, nodes)}")
-    return RunEnvironment(devices)
+        if world != needed.processes:
+            raise needed.refusal(f"WORLD_SIZE is {world}", first=node == local == 0)
+        return RunEnvironment(needed.devices, needed.nodes, node, local, all_started=True)
+    if needed.nodes > 1:
+        raise needed.refusal("one was started")
+    return RunEnvironment(needed.devices)
 
 
 def _launch() -> _Launch | None:
     env = os.environ
-    if torch.distributed.is_torchelastic_launched():
+    if all(name in env for name in _TORCHRUN):
         per_node = [int(env["LOCAL_WORLD_SIZE"])] * int(env["GROUP_WORLD_SIZE"])
         return _Launch("torchrun", per_node, int(env["GROUP_RANK"]), int(env["LOCAL_RANK"]))
     # In a batch script or an allocation, outside of srun, there is one process and no step. SLURM calls the
     # step of a shell `bash`, or the user calls it `interactive`.
-    if "SLURM_STEP_TASKS_PER_NODE" not in env or env.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    by_srun = all(f"SLURM_{name}" in env for name in _SRUN)
+    if not by_srun or env.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
     env.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(env["SLURM_STEP_NODELIST"]))
     # Steps of one job may run side by side.
@@ -137,21 +178,3 @@ def _launch() -> _Launch | None:
     tasks = re.findall(r"(\d+)(?:\(x(\d+)\))?", env["SLURM_STEP_TASKS_PER_NODE"])  # as in 2(x3),1
     per_node = [int(count) for count, times in tasks for _ in range(int(times or 1))]
     return _Launch("srun", per_node, int(env["SLURM_NODEID"]), int(env["SLURM_LOCALID"]))
-
-
-def _asked(devices: int, nodes: int) -> str:
-    count = devices * nodes
-    return f"trainer.devices={devices} and trainer.num_nodes={nodes} need {count} process{'es' * (count > 1)}"
-
-
-def _right(devices: int, nodes: int) -> str:
-    """Name the commands that start what is asked for."""
-    if devices * nodes == 1:
-        return "start `python train.py …` without torchrun, or ask for more trainer.devices"
-    rendezvous = "--standalone"
-    if nodes > 1:
-        rendezvous = f"--nnodes={nodes} --rdzv-backend=c10d --rdzv-endpoint=FIRST_NODE:29500"
-    return (
-        f"start `srun --nodes={nodes} --ntasks-per-node={devices} python train.py …`, or "
-        f"`torchrun {rendezvous} --nproc-per-node={devices} train.py …`{' on each node' * (nodes > 1)}"
-    )
