@@ -15,7 +15,7 @@ from flix_lightning.common.errors import UserError
 #: Variables that Lightning sets for the processes that it starts, or that a user sets for each by hand.
 _BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
 
-#: Variables that torchrun and srun set for each process. Where some are missing, another program left the rest.
+#: Variables that torchrun and srun set for each process. A part of them is no launch.
 _TORCHRUN = ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK")
 _SRUN = ("STEP_TASKS_PER_NODE", "STEP_NODELIST", "STEP_ID", "JOB_ID", "NODEID", "LOCALID")
 
