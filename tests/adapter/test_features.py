@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_ranks
+from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_lora_rank, resolve_ranks
 from flix_lightning.common.errors import UserError
 
 RANKS = {"task:ner": 2, "task:qa": 1, "language:sw": 3, "script:latin": 0}
@@ -180,11 +180,11 @@ def test_a_bad_rate_is_refused(rate):
 def test_a_name_may_be_a_number(key, name):
     """As YAML and Hydra read it where it is not quoted."""
     trained = [{"task": "ner", "year": name}, {"task": "ner", "year": "other"}, {"task": "ner", name: "x"}]
-    assert resolve_ranks({"year": {key: 3, "default": 1}}, trained, {}) == {
+    assert resolve_ranks({"year": {key: 3, "default": 1}}, trained) == {
         f"year:{name}": 3,
         "year:other": 1,
     }
-    assert resolve_ranks({key: 3}, trained, {}) == {f"{name}:x": 3}
+    assert resolve_ranks({key: 3}, trained) == {f"{name}:x": 3}
     assert FeatureDropout(0, {key: 0.999999})([[f"{name}:x", "task:ner"]], ["a"], 0) == [("task:ner",)]
 
 
@@ -197,60 +197,70 @@ PAPER = {"task": 4, "language": 2}
 
 
 @pytest.mark.parametrize(
-    ("ranks", "reference", "expected"),
+    ("ranks", "expected"),
     [
-        (PAPER, {}, {"task:ner": 4, "task:qa": 4, "language:sw": 2, "language:am": 2}),
-        ({"language": 1, "task": 3}, {}, {"language:sw": 1, "language:am": 1, "task:ner": 3, "task:qa": 3}),
-        ({"language": {"default": 1, "am": 5}}, {}, {"language:sw": 1, "language:am": 5}),
-        ({"language": {"sw": 0, "am": 5}}, {}, {"language:sw": 0, "language:am": 5}),
-        ({"script": 2}, {}, {"script:latin": 2}),
-        ({"shared": "max_active"}, PAPER, {"shared:all": 6}),
-        ({"shared": "total"}, PAPER, {"shared:all": 12}),
-        ({"shared": "max_active"}, {"task": {"ner": 1, "qa": 4}, "script": 3}, {"shared:all": 7}),
-        ({"shared": "total", "script": 3}, {"task": {"default": 1}}, {"shared:all": 2, "script:latin": 3}),
-        ({"shared": 4, "task": 0}, {}, {"shared:all": 4, "task:ner": 0, "task:qa": 0}),
+        (PAPER, {"task:ner": 4, "task:qa": 4, "language:sw": 2, "language:am": 2}),
+        ({"language": 1, "task": 3}, {"language:sw": 1, "language:am": 1, "task:ner": 3, "task:qa": 3}),
+        ({"language": {"default": 1, "am": 5}}, {"language:sw": 1, "language:am": 5}),
+        ({"language": {"sw": 0, "am": 5}}, {"language:sw": 0, "language:am": 5}),
+        ({"script": 2}, {"script:latin": 2}),
+        ({"shared": 4, "task": 0}, {"shared:all": 4, "task:ner": 0, "task:qa": 0}),
     ],
-)  # fmt: skip
-def test_resolve_ranks(ranks, reference, expected):
-    resolved = resolve_ranks(ranks, TRAINED, reference)
-    assert list(resolved.items()) == list(expected.items())
+)
+def test_resolve_ranks(ranks, expected):
+    assert list(resolve_ranks(ranks, TRAINED).items()) == list(expected.items())
 
 
 @pytest.mark.parametrize(
-    ("ranks", "trained", "reference", "named"),
+    ("ranks", "trained", "named"),
     [
-        (PAPER, [], {}, "empty"),
+        (PAPER, [], "empty"),
         (
             {"language": {False: 2, "default": 1}},
             TRAINED,
-            {},
             "ranks.language: YAML reads an unquoted no as false",
         ),
         (
             {"language": {True: 2, "default": 1}},
             TRAINED,
-            {},
             "ranks.language: YAML reads an unquoted yes as true",
         ),
-        ({None: 2}, TRAINED, {}, "ranks: a name is missing"),
-        ({"language": {2020: 2, "2020": 3, "default": 1}}, TRAINED, {}, "ranks.language names '2020' twice"),
-        ({"task": -1}, TRAINED, {}, "task.*-1"),
-        ({"task": 1.5}, TRAINED, {}, r"task.*1\.5"),
-        ({"task": None}, TRAINED, {}, "task.*None"),
-        ({"task": True}, TRAINED, {}, "task.*True"),
-        ({"task": "4"}, TRAINED, {}, "task.*'4'.*max_active"),
-        ({"task": {"ner": 2, "qa": -2}}, TRAINED, {}, "task.qa.*-2"),
-        ({"task": {"default": -2}}, TRAINED, {}, "task.default.*-2"),
-        ({"task": 0, "language": 0}, TRAINED, {}, "all 0"),
-        ({}, TRAINED, {}, "all 0"),
-        ({"taks": 4}, TRAINED, {}, "taks.*task, language, shared, script"),
-        ({"task": {"ner": 2}}, TRAINED, {}, "task.*qa"),
-        ({"task": {"default": 2, "nre": 3}}, TRAINED, {}, "nre.*ner, qa"),
-        ({"shared": "max_activ"}, TRAINED, PAPER, "max_activ'.*max_active or total"),
-        ({"shared": "total"}, TRAINED, {"family": 4}, "family"),
-        ({"shared": "total"}, TRAINED, {"task": "total"}, "all 0"),
+        ({None: 2}, TRAINED, "ranks: a name is missing"),
+        ({"language": {2020: 2, "2020": 3, "default": 1}}, TRAINED, "ranks.language names '2020' twice"),
+        ({"task": -1}, TRAINED, "task.*-1"),
+        ({"task": 1.5}, TRAINED, r"task.*1\.5"),
+        ({"task": None}, TRAINED, "task.*None"),
+        ({"task": True}, TRAINED, "task.*True"),
+        ({"task": "4"}, TRAINED, "task.*'4'.*whole number"),
+        ({"task": {"ner": 2, "qa": -2}}, TRAINED, "task.qa.*-2"),
+        ({"task": {"default": -2}}, TRAINED, "task.default.*-2"),
+        ({"task": 0, "language": 0}, TRAINED, "all 0"),
+        ({}, TRAINED, "all 0"),
+        ({"taks": 4}, TRAINED, "taks.*task, language, shared, script"),
+        ({"task": {"ner": 2}}, TRAINED, "task.*qa"),
+        ({"task": {"default": 2, "nre": 3}}, TRAINED, "nre.*ner, qa"),
     ],
 )
-def test_a_bad_table_of_ranks_is_refused(ranks, trained, reference, named):
+def test_a_bad_table_of_ranks_is_refused(ranks, trained, named):
     with pytest.raises(UserError, match=named):
-        resolve_ranks(ranks, trained, reference)
+        resolve_ranks(ranks, trained)
+
+
+@pytest.mark.parametrize(
+    ("rank", "ranks", "expected"),
+    [
+        ("max_active", PAPER, 6),
+        ("total", PAPER, 12),
+        ("max_active", {"task": {"ner": 1, "qa": 4}, "script": 3}, 7),
+        ("total", {"task": {"ner": 1, "qa": 4}, "script": 3}, 8),
+        (3, PAPER, 3),
+    ],
+)
+def test_the_rank_of_a_lora(rank, ranks, expected):
+    assert resolve_lora_rank(rank, resolve_ranks(ranks, TRAINED), TRAINED) == expected
+
+
+@pytest.mark.parametrize("rank", ["max_activ", "6", -1, 1.5, True])
+def test_a_bad_rank_of_a_lora_is_refused(rank):
+    with pytest.raises(UserError, match=f"flix.lora_rank is {rank!r}, .*a whole number"):
+        resolve_lora_rank(rank, {"task:ner": 4}, TRAINED)

@@ -40,7 +40,7 @@ mixture.name=../../x -> mixture.name is '../../x' ; letters, digits
 mixture.sampling=5 -> mixture.sampling is 5 ; a mapping
 mixture.sampling.temperature=nan -> sampling.temperature is nan ; above 0
 mixture.sampling.cap=0.5 -> sampling.cap is 0.5 ; whole number from 1
-flix=compute_matched mixture.ranks=5 -> mixture.ranks is 5 ; a mapping
+mixture.ranks=5 -> `mixture.ranks` is not a container
 data.root=??? -> data.root has no value ; data.root=VALUE
 data.root=nowhere -> nowhere ; data.root is a folder
 data.root={{_target_:os.getcwd}} -> _target_ is 'os.getcwd' ; cldr.benchmark
@@ -53,7 +53,10 @@ flix.ranks.task=-1 -> ranks.task ; -1 ; >= 0
 flix.ranks.task=1.5 -> ranks.task ; 1.5 ; whole number >= 0
 flix.ranks.task=[1] -> ranks.task ; [1] ; whole number >= 0
 flix.ranks.task=99999999999 -> ranks.task ; 99999999999 ; 65,536
-flix.ranks.task=most -> ranks.task ; most ; max_active
+flix.ranks.task=most -> ranks.task ; most ; whole number
+flix.lora_rank=most -> flix.lora_rank ; most ; max_active
+flix.lora_rank=-1 -> flix.lora_rank ; -1 ; whole number
+flix.lora_rank=0 -> rank 0 ; above 0
 flix.ranks.task={{nre:2,default:1}} -> ranks.task.nre ; semantic_parsing, ner
 flix.ranks.task={{ner:2}} -> ranks.task ; semantic_parsing ; default
 flix.ranks.task=0 flix.ranks.language=0 -> all 0 ; above 0

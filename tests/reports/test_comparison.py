@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -96,6 +97,17 @@ def test_each_line_is_compared_with_flix_of_the_same_settings():
     assert {"FLix, small minus", "FLix, large minus"} < set(lines(found.report("")))
     apart = [made("FLix", "one", tested=TESTED[:2]), made("FLix", "other", tested=TESTED[2:])]
     assert Comparison.of(apart).minus == {}
+
+
+@pytest.mark.parametrize(("lora", "matches"), [(6, True), (8, False), (None, True)])
+def test_a_lora_that_does_not_match_flix_is_named(lora, matches):
+    """As where two commands gave them different ranks."""
+    runs = [made("FLix"), made("LoRA", flix={"name": "LoRA", "lora_rank": lora and "max_active"})]
+    for one, rank in zip(runs, (6, lora or 9), strict=True):
+        one.rows.append(replace(one.rows[0], metric="rank", value=rank))
+    assert [note.partition(";")[0] for note in Comparison.of(runs).notes] == (
+        [] if matches else [f"LoRA does not match FLix: active rank {lora} and 6"]
+    )
 
 
 def test_macro_averages_are_over_the_languages_that_all_lines_share():

@@ -263,7 +263,15 @@ def test_what_leaves_the_result_leaves_the_hash(cfg, key):
 def test_every_setting_is_known_to_decide_or_not(cfg):
     """So that a new one is put into one of the lists above."""
     settings = {key for key in leaves(OmegaConf.to_container(cfg)) if not key.startswith("logger.")}
-    listed = [*DECIDES, *LEAVES, "data.root", "model.pretrained", "model.revision", "mixture.ranks", "start"]
+    elsewhere = [
+        "data.root",
+        "model.pretrained",
+        "model.revision",
+        "mixture.ranks",
+        "flix.lora_rank",
+        "start",
+    ]
+    listed = [*DECIDES, *LEAVES, *elsewhere]
     assert {key for key in settings if not any(f"{key}.".startswith(f"{one}.") for one in listed)} == set()
 
 

@@ -150,26 +150,20 @@ class FeatureDropout:
 
 
 def resolve_ranks(
-    ranks: Mapping[str, int | str | Mapping[str, int]],
-    trained: Sequence[Mapping[str, str]],
-    reference: Mapping[str, int | Mapping[str, int]],
+    ranks: Mapping[str, int | Mapping[str, int]], trained: Sequence[Mapping[str, str]]
 ) -> dict[str, int]:
     """Turn a table of ranks into one rank for each trained feature.
 
     Args:
-        ranks: kind -> a rank for all its features; or name -> rank, with `default` for the other names; or
-            `max_active`, the largest sum of active `reference` ranks on one trained dataset (the paper's
-            compute-matched LoRA); or `total`, the sum of the `reference` ranks of all trained features (its
-            param-matched LoRA).
+        ranks: kind -> a rank for all its features; or name -> rank, with `default` for the other names.
         trained: the attributes of each trained dataset, kind -> name.
-        reference: the table that these two words refer to.
 
     Returns:
         "kind:name" -> rank, kinds in the order of `ranks`, names in the order of `trained`.
 
     Raises:
         UserError: nothing is trained; no trained dataset has a kind or name; a name has no rank; a rank is
-            neither a whole number from 0 to MAX_RANK nor a word; all ranks are 0.
+            no whole number from 0 to MAX_RANK; all ranks are 0.
     """
     if not trained:
         raise UserError("the list of trained datasets is empty: name at least one")
@@ -181,8 +175,6 @@ def resolve_ranks(
         if not names:
             carried = ", ".join(dict.fromkeys(kind for dataset in trained for kind in dataset))
             raise UserError(f"ranks.{kind}: no trained dataset carries a {kind}; they carry {carried}")
-        if isinstance(table, str):
-            table = _matched_rank(f"ranks.{kind}", table, trained, reference)
         table = text_keys(f"ranks.{kind}", table) if isinstance(table, Mapping) else {"default": table}
         for name in sorted(table.keys() - {"default", *names}):
             known = list_names(names, 100)
@@ -198,14 +190,28 @@ def resolve_ranks(
     return resolved
 
 
-def _matched_rank(key: str, word: str, trained: Sequence[Mapping[str, str]], reference: Mapping) -> int:
-    ranks = resolve_ranks(reference, trained, {}) if word in ("max_active", "total") else {}
-    match word:
+def resolve_lora_rank(rank: int | str, ranks: Mapping[str, int], trained: Sequence[Mapping[str, str]]) -> int:
+    """Return the rank of a LoRA: a whole number, or a word that says what it matches of FLix.
+
+    Args:
+        rank: a whole number; or `max_active`, the largest sum of ranks that FLix has active on one trained
+            dataset (the paper's compute-matched LoRA); or `total`, the sum of the ranks of all features that
+            FLix trains (its param-matched LoRA).
+        ranks: FLix's, as `resolve_ranks` returns them.
+        trained: as `resolve_ranks` takes them.
+
+    Raises:
+        UserError: the rank is neither of these.
+    """
+    match rank:
         case "total":
-            return sum(ranks.values())
+            rank = sum(ranks.values())
         case "max_active":
-            return max(sum(ranks.get(":".join(one), 0) for one in dataset.items()) for dataset in trained)
-    raise UserError(f"{key} is {word!r}, but must be a whole number >= 0, max_active or total")
+            rank = max(sum(ranks.get(":".join(one), 0) for one in dataset.items()) for dataset in trained)
+        case str():
+            raise UserError(f"flix.lora_rank is {rank!r}, but must be a whole number, max_active or total")
+    _check_rank("flix.lora_rank", rank)
+    return rank
 
 
 def _check_rank(key: str, rank: int) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_ranks
+from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_lora_rank, resolve_ranks
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.names import check_name, text_keys
@@ -26,6 +26,7 @@ from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture, NothingThere
+from flix_lightning.data.mixture_config import SHARED
 from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR
 from flix_lightning.models import base as models
 from flix_lightning.models import vocabulary
@@ -85,7 +86,7 @@ class Run:
         settings.check(cfg, SETTINGS)
         run = cls(cfg, cfg.output)
         FeatureSpace(run.ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
-        _check_kinds(cfg)
+        _check_kinds(cfg, run.kinds)
         run.id = run_id(run)
         name = f"{run.method.lower()}-{run.mixture.name}-seed{cfg.seed}-{run.id}"
         run.path = Path(cfg.output) / "runs" / name
@@ -169,14 +170,29 @@ class Run:
         return Start(earlier.path, earlier.checkpoint(cfg.checkpoint), earlier.cfg.model, cfg.train)
 
     @cached_property
-    def ranks(self) -> dict[str, int]:
-        """ "kind:name" -> rank of every feature that is trained, or that the run starts with."""
+    def own_ranks(self) -> dict[str, int]:
+        """ "kind:name" -> rank of every feature of the method on the datasets that are trained.
+
+        FLix's table of ranks is `mixture.ranks` with `flix.ranks` over it. Every method starts from this
+        table: a LoRA is one feature whose rank is worked out from it.
+        """
         table = text_keys("flix.ranks", plain(self.cfg.flix.ranks))
-        # Words for ranks, as `total`, refer to the mixture's.
-        kinds = dict.fromkeys([*table, *text_keys("mixture.ranks", self.mixture.ranks)])
-        trained = self.mixture.trained_attributes(self.layout, kinds)
-        ranks = resolve_ranks(table, trained, self.mixture.ranks)
-        return self.start.add_to(ranks) if self.start else ranks
+        table = {**text_keys("mixture.ranks", self.mixture.ranks), **table}
+        trained = self.mixture.trained_attributes(self.layout, table)
+        ranks = resolve_ranks(table, trained)
+        if self.cfg.flix.lora_rank is None:
+            return ranks
+        return {f"shared:{SHARED}": resolve_lora_rank(self.cfg.flix.lora_rank, ranks, trained)}
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of the method's features."""
+        return list(dict.fromkeys(feature.partition(":")[0] for feature in self.own_ranks))
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The ranks of the method's features, and of those that the run starts with."""
+        return self.start.add_to(self.own_ranks) if self.start else self.own_ranks
 
     # -- its folder
 
@@ -391,16 +407,15 @@ def read_config(path: Path) -> DictConfig:
     return cfg
 
 
-def _check_kinds(cfg: DictConfig) -> None:
+def _check_kinds(cfg: DictConfig, known: Collection[str]) -> None:
     """A misspelt kind would be ignored silently."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
     named = {
         "flix.dropout": text_keys("flix.dropout", rates) if isinstance(rates, Mapping) else [],
         "flix.controls": [check_name("flix.controls", kind) for control in controls for kind in control],
     }
-    known = text_keys("flix.ranks", plain(cfg.flix.ranks))
     for key, kinds in named.items():
         if unknown := [kind for kind in kinds if kind not in known]:
-            raise UserError(f"{key} names the kind {unknown[0]!r}; flix.ranks has {', '.join(known)}")
+            raise UserError(f"{key} names the kind {unknown[0]!r}; this run has {', '.join(known)}")
     if twice := [one for one, count in Counter(map(frozenset, controls)).items() if count > 1]:
         raise UserError(f"flix.controls names {sorted(twice[0])} more than once; once is enough")

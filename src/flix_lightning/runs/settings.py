@@ -92,6 +92,7 @@ SETTINGS = {
     "data.feature_dropout": Setting(ANY, hashed_as="dropout"),  # checked where flix.dropout refers to it
     "flix.name": Setting(NAME, decides=False),
     "flix.ranks": Setting(MAPPING, hashed_as="ranks"),
+    "flix.lora_rank": Setting(ANY, hashed_as="ranks"),  # checked by resolve_lora_rank
     "flix.learning_rate": Setting(ANY, hashed_as="optimizer"),  # checked as optimizer.learning_rate
     "flix.dropout": Setting(ANY, hashed_as="dropout"),  # checked by FeatureDropout
     "flix.rescale": Setting(BOOLEAN, neutral=False),

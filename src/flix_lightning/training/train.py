@@ -155,7 +155,7 @@ class Training:
             run.mixture,
             base.tokenizer,
             is_encoder_decoder=base.is_encoder_decoder,
-            kinds=list(cfg.flix.ranks),
+            kinds=run.kinds,
             max_input_length=cfg.data.max_input_length,
             max_target_length=cfg.data.max_target_length,
             batch_size=cfg.trainer.batch_size,

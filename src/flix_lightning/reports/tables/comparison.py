@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from omegaconf import OmegaConf
+
 from flix_lightning.common.settings import plain
 from flix_lightning.reports.columns import HEADS, ScoreColumn
 from flix_lightning.reports.render import Report
@@ -33,7 +35,7 @@ class Comparison:
         scores: test scores by line, on the languages that all lines with scores of the column share.
         minus: line -> the line that it is subtracted from: FLix with the same other settings, or else the
             first line of FLix on the same mixture, or of FLix, or of any method.
-        notes: which columns leave languages out.
+        notes: which columns leave languages out, and which LoRAs do not match FLix.
     """
 
     settings: Mapping[str, Sequence[str]]
@@ -58,7 +60,8 @@ class Comparison:
             lines.setdefault(line, []).append(run)
         settings = {_head(key): [own[key] for own in values.values()] for key in found}
         columns, notes = _columns(lines)
-        return cls(settings, Scores(columns, lines), _minus(lines, values), notes)
+        minus = _minus(lines, values)
+        return cls(settings, Scores(columns, lines), minus, [*notes, *_unmatched(lines, minus)])
 
     def report(self, title: str) -> Report:
         """The macro averages of each line, and the differences."""
@@ -143,6 +146,27 @@ def _minus(lines: Mapping[str, Sequence[Run]], values: Mapping[str, Mapping[str,
             if one != line and tested[one] & tested[line]:
                 minus.setdefault(line, one)
     return minus
+
+
+#: What a LoRA's rank is worked out from -> the fact in which it must then be FLix's equal, and its name.
+_MATCHED = {"max_active": ("rank", "active rank"), "total": ("total_parameters", "parameters")}
+
+
+def _unmatched(lines: Mapping[str, Sequence[Run]], minus: Mapping[str, str]) -> list[str]:
+    """Notes on LoRAs that were trained with another table of ranks than FLix."""
+    notes = []
+    for line, other in minus.items():
+        lora, flix = lines[line][0], lines[other][0]
+        rank = OmegaConf.select(lora.cfg, "flix.lora_rank")
+        if rank not in _MATCHED or lora.cfg.mixture.name != flix.cfg.mixture.name:
+            continue
+        fact, name = _MATCHED[rank]
+        if lora.facts[fact] != flix.facts[fact]:
+            notes.append(
+                f"{line} does not match {other}: {name} {lora.facts[fact]:,.0f} and {flix.facts[fact]:,.0f}; "
+                "train both with the same mixture.ranks and flix.ranks."
+            )
+    return notes
 
 
 def _tested(run: Run) -> dict[tuple[str, str], set[str]]:
