@@ -69,10 +69,10 @@ def test_the_settings_it_goes_by_are_those_of_a_run(spec):
         assert OmegaConf.select(cfg, key.replace(".value", "", 1)) is not None
 
 
-def test_its_runs_are_found_by_the_mixture_that_groups_them(spec):
+def test_its_runs_are_found_by_the_mixture_that_is_their_job_type(spec):
     mixtures = {one.mixture for one in (*TABLE1, *TABLE2) if one.task}
     filters = [one for one in found(spec, "filters") if isinstance(one, list) for one in one]
-    assert {one["key"]["name"] for one in filters} == {"group"}
+    assert {one["key"]["name"] for one in filters} == {"jobType"}
     assert {one["value"] for one in filters} == mixtures
 
 

@@ -180,10 +180,14 @@ def test_predictions_are_json_lines_in_their_own_script(tmp_path):
 
 def test_what_was_logged_again_after_a_resumption_counts(tmp_path):
     folder = Run(OmegaConf.create(), tmp_path / "flix-0a")
-    for version, lines in {2: "9,0.7,\n,,3\n19,0.6,\n", 10: "19,0.5,\n29,0.4,\n"}.items():
+    files = {
+        2: "epoch,step,train/loss\n0,9,0.7\n0,,\n0,19,0.6\n",  # an older run's, whose first step is 0
+        10: "step,train/loss,val/mean\n20,0.5,\n20,,3\n30,0.4,\n",
+    }
+    for version, lines in files.items():
         path = folder.metrics / f"version_{version}/metrics.csv"
         path.parent.mkdir(parents=True)
-        path.write_text("step,train/loss,val/mean\n" + lines)
+        path.write_text(lines)
     assert folder.logged("train/loss") == [(10, 0.7), (20, 0.5), (30, 0.4)]
     assert folder.logged("no such") == []
 

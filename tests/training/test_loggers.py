@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import wandb
 from omegaconf import OmegaConf
 from wandb.proto.wandb_internal_pb2 import Record
 
+import commands
 from flix_lightning.common.errors import UserError
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run
 from flix_lightning.training.loggers import log_evaluation, open_loggers
+from flix_lightning.training.module import FlixModule
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
@@ -30,11 +33,16 @@ def cfg(monkeypatch):
 
 
 def a_run(tmp_path, digest, **config):
-    cfg = {"flix": {"name": "FLix", "dropout": 0.7}, "mixture": {"name": "joint"}, "tables": ["table1"]}
+    cfg = {
+        "flix": {"name": "FLix", "dropout": 0.7},
+        "mixture": {"name": "joint"},
+        "tables": ["table1"],
+        "seed": 0,
+    }
     return Run(OmegaConf.create({**cfg, **config}), tmp_path / f"flix-joint-{digest}")
 
 
-def scores(split, step, value, seen="seen", active="all", languages=("am", "sw")):
+def scores(split, step, value, seen="seen", active="all", languages=("am", "sw"), task="ner"):
     return [
         Row(
             run="0123456789",
@@ -42,7 +50,7 @@ def scores(split, step, value, seen="seen", active="all", languages=("am", "sw")
             mixture="joint",
             seed=0,
             split=split,
-            task="ner",
+            task=task,
             language=language,
             seen=seen,
             active=active,
@@ -107,6 +115,14 @@ def history(folder):
     return steps
 
 
+def summary(folder):
+    """What W&B shows as the result of a run."""
+    updates = [
+        record.summary.update for record in records(folder) if record.WhichOneof("record_type") == "summary"
+    ]
+    return {key(item): json.loads(item.value_json) for update in updates for item in update}
+
+
 def one(folder, kind):
     found = (getattr(record, kind) for record in records(folder) if record.WhichOneof("record_type") == kind)
     return next(found)
@@ -134,8 +150,8 @@ def test_two_jobs_of_one_process_are_two_offline_runs_with_all_their_scores(tmp_
         (folder,) = offline_runs(run)
         description = one(folder, "run")
         assert description.run_id == run.id
-        assert description.run_group == "joint"
-        assert description.job_type == "train"
+        assert description.display_name == f"flix-joint s{number}"
+        assert (description.run_group, description.job_type) == ("flix-joint", "joint")
         assert list(description.tags) == ["FLix", "joint", "table1"]
         config = {key(item): json.loads(item.value_json) for item in description.config.update}
         assert config["flix"] == {"name": "FLix", "dropout": 0.7}
@@ -146,6 +162,7 @@ def test_two_jobs_of_one_process_are_two_offline_runs_with_all_their_scores(tmp_
         assert [step["val/ner/am/span_f1"] for step in scalars] == [50 + number, 60 + number]
         assert [step["val/ner/sw/span_f1"] for step in scalars] == [60 + number, 70 + number]
         assert [step["val/ner/mean"] for step in scalars] == [55 + number, 65 + number]
+        assert [step["val/mean"] for step in scalars] == [55 + number, 65 + number]
 
         columns = ["step", "split", "task", "language", "seen", "active", "metric", "value", "n"]
         for step, value, table in zip((20, 40), (50, 60), logged_tables(folder), strict=True):
@@ -169,8 +186,20 @@ def test_the_csv_holds_scalars_that_come_at_different_steps(tmp_path, cfg):
     path = run.metrics / "version_0" / "metrics.csv"
     expected = [
         {"step": "10", "train/loss": "3.0"},
-        {"step": "20", "val/ner/am/span_f1": "50.0", "val/ner/sw/span_f1": "60.0", "val/ner/mean": "55.0"},
-        {"step": "30", "test/ner/am/span_f1": "40.0", "test/ner/sw/span_f1": "50.0", "test/ner/mean": "45.0"},
+        {
+            "step": "20",
+            "val/ner/am/span_f1": "50.0",
+            "val/ner/sw/span_f1": "60.0",
+            "val/ner/mean": "55.0",
+            "val/mean": "55.0",
+        },
+        {
+            "step": "30",
+            "test/ner/am/span_f1": "40.0",
+            "test/ner/sw/span_f1": "50.0",
+            "test/ner/mean": "45.0",
+            "test/mean": "45.0",
+        },
         {"step": "30", "train/loss": "2.0"},
     ]
     with open_loggers(cfg, run) as loggers:
@@ -193,30 +222,108 @@ def test_a_resumed_run_keeps_what_was_logged_before(tmp_path, cfg):
     assert all(one(folder, "run").run_id == "0123456789" for folder in offline_runs(run))
 
 
-def test_other_evaluations_stand_apart_from_the_selected_scores(tmp_path, cfg):
+def test_a_test_is_one_table_and_each_control_is_another(tmp_path, cfg):
     run = a_run(tmp_path, "0123456789")
     rows = [
         *scores("test", 40, 50.0),
+        *scores("test", 20, 80.0, task="semantic_parsing", languages=("fi",)),
         *scores("test", 40, 30.0, seen="unseen_language", languages=("ur",)),
         *scores("test", 40, 5.0, active="none"),
     ]
     with open_loggers(cfg, run) as loggers:
-        log_evaluation(loggers, rows, step=40)
+        log_evaluation(loggers, rows, step=60)
     (folder,) = offline_runs(run)
-    scalars = history(folder)[0]
-    del scalars["trainer/global_step"]
-    assert scalars == {
+    (scalars,) = history(folder)
+    assert {key: value for key, value in scalars.items() if "/scores/" not in key} == {
+        "trainer/global_step": 60,
         "test/ner/am/span_f1": 50,
         "test/ner/sw/span_f1": 60,
         "test/ner/mean": 55,
+        "test/semantic_parsing/fi/span_f1": 80,
+        "test/semantic_parsing/mean": 80,
+        "test/mean": 67.5,
         "test/ner/ur/span_f1": 30,
         "test/ner/mean_unseen_language": 30,
+        "test/mean_unseen_language": 30,
         "test_none/ner/am/span_f1": 5,
         "test_none/ner/sw/span_f1": 15,
         "test_none/ner/mean": 10,
+        "test_none/mean": 10,
     }
-    (table,) = logged_tables(folder)
-    assert len(table["data"]) == 5
+    found = {}
+    for key in ("test/scores", "test_none/scores"):
+        data = json.loads((folder / "files" / scalars[f"{key}/path"]).read_text())["data"]
+        found[key] = [tuple(line[2:6]) for line in data]
+    assert found == {
+        "test/scores": [
+            ("ner", "am", "seen", "all"),
+            ("ner", "sw", "seen", "all"),
+            ("semantic_parsing", "fi", "seen", "all"),
+            ("ner", "ur", "unseen_language", "all"),
+        ],
+        "test_none/scores": [("ner", "am", "seen", "none"), ("ner", "sw", "seen", "none")],
+    }
+
+
+def own_service():
+    """Do without the W&B service of the process of the tests."""
+    os.environ.pop("WANDB_SERVICE", None)
+
+
+def interrupted():
+    """Ask the run to leave in its fifth step."""
+    own_service()
+    step = FlixModule.training_step
+
+    def training_step(self, batch):
+        if self.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
+    FlixModule.training_step = training_step
+
+
+@pytest.fixture(scope="module")
+def in_wandb(tiny, tmp_path_factory):
+    """The folder of a run that was interrupted and called again, and its folders of W&B."""
+    folder = tmp_path_factory.mktemp("wandb")
+    asked = [*tiny, "logger=[csv,wandb]", "flix.controls=[[]]", "flix.dropout=0.4", "trainer.max_steps=6"]
+    asked += ["+trainer.log_every_n_steps=2", "evaluation.every=4"]
+    commands.run(folder, "train.py", *asked, before=interrupted, code=143)
+    commands.run(folder, "train.py", *asked, before=own_service)
+    (path,) = folder.glob("outputs/runs/*")
+    return path, sorted((path / "wandb").glob("offline-run-*"))
+
+
+def test_a_run_in_wandb_has_a_name_that_says_its_settings(in_wandb):
+    for folder in in_wandb[1]:
+        description = one(folder, "run")
+        name = "flix-tiny pretrained=base0 steps=6 batch_size=8 warmup_steps=2 lr=2e-2 p=0.4"
+        assert description.display_name == f"{name} s0"
+        assert (description.run_group, description.job_type) == (name, "tiny")
+
+
+def test_a_run_in_wandb_is_logged_once_and_by_its_steps(in_wandb):
+    path, folders = in_wandb
+    logged = [step for folder in folders for step in history(folder)]
+    steps = {}
+    for call in logged:
+        for key in call:
+            steps.setdefault(key, []).append(call["trainer/global_step"])
+    assert "epoch" not in steps
+    for key in ("loss", "learning_rate", "gradient_norm", "examples_per_second"):
+        assert steps[f"train/{key}"] == [2, 4, 6], key
+    for key in ("val/mean", "val/ner/mean", "val/scores/path"):
+        assert steps[key] == [4, 6], key
+    for key in ("test/mean", "test/ner/mean", "test/scores/path", "test_none/mean", "test_none/scores/path"):
+        assert steps[key] == [6], key
+    last = summary(folders[-1])
+    facts = {row["metric"]: row["value"] for row in tiny_runs.rows(path, split="train")}
+    assert {f"facts/{name}": value for name, value in facts.items()}.items() <= last.items()
+    tested = [row["value"] for row in tiny_runs.rows(path, split="test", active="all", seen="seen")]
+    assert last["test/mean"] == pytest.approx(sum(tested) / len(tested))
+    assert last["train/learning_rate"] == pytest.approx(2e-2)
+    assert last["train/examples_per_second"] > 0
 
 
 def test_a_run_that_fails_is_finished_as_failed(tmp_path, cfg):

@@ -55,11 +55,16 @@ class LazyAdam(torch.optim.Optimizer):
         pool.index_add_(0, rows, mean.div_(square.sqrt_().add_(eps)), alpha=-lr)
 
 
-def clip_sparse_grad_norm_(pools: Sequence[nn.Parameter], max_norm: float) -> None:
-    """Clip as `torch.nn.utils.clip_grad_norm_` does, for sparse gradients [R + 1, d]; coalesce them."""
+def clip_sparse_grad_norm_(pools: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Clip as `torch.nn.utils.clip_grad_norm_` does, for sparse gradients [R + 1, d]; coalesce them.
+
+    Returns:
+        The norm before clipping.
+    """
     trained = [pool for pool in pools if pool.grad is not None]
     for pool in trained:
         pool.grad = pool.grad.coalesce()
     values = [pool.grad.values() for pool in trained]
     norm = nn.utils.get_total_norm(values)
     torch._foreach_mul_(values, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

@@ -67,8 +67,8 @@ def _key(split: str, column: ScoreColumn) -> str:
 def _grid(mixtures: list[str], panels: list) -> wr.PanelGrid:
     """Panels of the runs on each mixture, with a line or bar for each method; or of all runs."""
     runsets = [
-        # A run's group is its mixture.
-        wr.Runset(name=name, filters=f"Metric('Group') = '{name}'", groupby=["config.flix.name"])
+        # A run's job type is its mixture.
+        wr.Runset(name=name, filters=f"Metric('JobType') = '{name}'", groupby=["config.flix.name"])
         for name in mixtures
     ]
     return wr.PanelGrid(runsets=runsets or [wr.Runset(name="all")], panels=panels)

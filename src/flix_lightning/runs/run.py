@@ -360,7 +360,8 @@ class Run:
             try:
                 with path.open(encoding="utf-8", newline="") as file:
                     lines = [line for line in csv.DictReader(file) if line.get(name)]
-                points |= {int(line["step"]) + 1: float(line[name]) for line in lines}  # it counts from 0
+                # Older runs, whose files have a column `epoch`, counted steps from 0.
+                points |= {int(line["step"]) + ("epoch" in line): float(line[name]) for line in lines}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"cannot read {path}: {error!r}; delete it to go on without") from error
         return sorted(points.items())

@@ -1,12 +1,15 @@
 """Loggers of a run, and what an evaluation sends to them."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
+from statistics import fmean
 from typing import Any
 
 import wandb
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig
@@ -15,6 +18,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.common.settings import plain
 from flix_lightning.runs.rows import Row, macro_averages
 from flix_lightning.runs.run import Run
+from flix_lightning.runs.settings import SETTINGS
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,10 @@ _METHODS = (
     "log_table",
     "save",
 )
+#: Short forms of settings in the names of W&B's runs, and the most characters of a name without its seed.
+_SHORT = {"dropout": "p", "learning_rate": "lr", "max_steps": "steps"}
+_LONGEST_NAME = 110
+
 _COLUMNS = ("step", "split", "task", "language", "seen", "active", "metric", "value", "n")
 
 
@@ -98,6 +106,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
     run.path.mkdir(parents=True, exist_ok=True)
+    name = _display_name(run)
     try:
         # Made here and not by WandbLogger: its offline=True would set WANDB_MODE for every later job of this
         # process, and it would take over a run that is still open.
@@ -105,10 +114,10 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
             project=project,
             entity=entity,
             id=run.id,
-            name=run.name,
-            group=run.cfg.mixture.name,
+            name=f"{name} s{run.cfg.seed}",
+            group=name,  # of the seeds
+            job_type=run.cfg.mixture.name,
             tags=[run.method, run.cfg.mixture.name, *run.cfg.tables],
-            job_type="train",
             config=plain(run.cfg),
             dir=run.path,
             mode=mode,
@@ -123,6 +132,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
         ) from error
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    experiment.define_metric("facts/*", step_metric="trainer/global_step", step_sync=True, hidden=True)
     exit_code = 1
     try:
         yield WandbLogger(project=project, save_dir=run.path, experiment=experiment)
@@ -136,42 +146,75 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
             raise
 
 
-def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:
-    """Send one evaluation's scores: flat scalars to every logger, and one table of all rows to W&B.
+def _display_name(run: Run) -> str:
+    """Name a method, a mixture, and the settings that the command or its sweep gives: `flix-joint p=0.3`."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = dict(one.lstrip("+").partition("=")[::2] for one in overrides)
+    names = {key: _SHORT.get(last := key.rpartition(".")[2], last) for key in given if _is_named(key)}
+    parts = [f"{names[key]}={given[key].rpartition('/')[2]}" for key in names]
+    return " ".join([f"{run.method.lower()}-{run.cfg.mixture.name}", *parts])[:_LONGEST_NAME]
 
-    Scalars are `val/<task>/<language>/<metric>` and `val/<task>/mean`, the macro average over seen languages
-    (`mean_unseen_combination` and so on for the others); `test/…` in the test. A control, where only some
-    features are on, stands apart: `test_none/…`.
+
+def _is_named(key: str) -> bool:
+    """Whether a setting decides the result and the rest of the name does not say it."""
+    if key.partition(".")[0] in ("seed", "mixture", "data", "evaluation") or key == "flix.controls":
+        return False
+    declared = [SETTINGS[part] for part in (key, key.rpartition(".")[0]) if part in SETTINGS]
+    return key == "model" or any(setting.decides for setting in declared)
+
+
+def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:
+    """Log all scores of a validation or of the test: as scalars, and to W&B as a table too.
+
+    The scalars are `val/<task>/<language>/<metric>`; `val/<task>/mean`, the macro average over the languages
+    of a task; and `val/mean`, the average of these. The averages are of trained datasets; those of the others
+    are `val/mean_unseen_language` and so on. The table is `val/scores`. In the test, `val` is `test`; a
+    control, where only some features are on, has a name of its own, as `test_none`.
 
     Args:
         loggers: from `open_loggers`.
-        rows: validation or test rows, all of one evaluation.
-        step: the optimiser step.
+        rows: validation or test rows.
+        step: the number of optimizer steps done. A row's own step is that of the checkpoint tested.
     """
-    scalars = _scalars(rows)
+    if not rows:
+        return
+    scalars, tables = _scalars(rows), {}
+    for prefix in dict.fromkeys(map(_prefix, rows)):
+        # A wandb.Table is frozen once it is logged: each evaluation has its own.
+        data = [[getattr(row, column) for column in _COLUMNS] for row in rows if _prefix(row) == prefix]
+        tables[f"{prefix}/scores"] = wandb.Table(columns=list(_COLUMNS), data=data)
     for logger in loggers:
-        logger.log_metrics(scalars, step)
-        if isinstance(logger, WandbLogger):
-            # A wandb.Table is frozen once it is logged: each evaluation has its own.
-            data = [[getattr(row, column) for column in _COLUMNS] for row in rows]
-            logger.log_table(f"{_prefix(rows[0].split)}/scores", columns=list(_COLUMNS), data=data, step=step)
+        logger.log_metrics(scalars | tables if isinstance(logger, WandbLogger) else scalars, step)
         logger.save()
 
 
-def mean_key(prefix: str, task: str, seen: str) -> str:
-    """What the macro average over a task's languages is logged as; `prefix` as `val`, `seen` as in a row."""
-    return f"{prefix}/{task}/mean" + ("" if seen == "seen" else f"_{seen}")
+def log_facts(loggers: Sequence[Logger], facts: Mapping[str, float], step: int) -> None:
+    """Log run-level facts, as `facts/total_parameters`; the later value of a fact counts."""
+    for logger in loggers:
+        logger.log_metrics({f"facts/{name}": value for name, value in facts.items()}, step)
+        logger.save()
 
 
-def _prefix(split: str, active: str = "all") -> str:
-    name = "val" if split == "validation" else split
-    return name if active == "all" else f"{name}_{active}"
+def mean_key(prefix: str, task: str | None, seen: str) -> str:
+    """Name a macro average.
+
+    Args:
+        prefix: `val`, `test`, or `test_<control>`.
+        task: the task whose languages are averaged; None for the average over tasks.
+        seen: as in a row.
+    """
+    return "/".join(filter(None, (prefix, task, "mean"))) + ("" if seen == "seen" else f"_{seen}")
+
+
+def _prefix(row: Row) -> str:
+    name = "val" if row.split == "validation" else row.split
+    return name if row.active == "all" else f"{name}_{row.active}"
 
 
 def _scalars(rows: Sequence[Row]) -> dict[str, float]:
-    scalars = {
-        f"{_prefix(row.split, row.active)}/{row.task}/{row.language}/{row.metric}": row.value for row in rows
-    }
+    scalars = {f"{_prefix(row)}/{row.task}/{row.language}/{row.metric}": row.value for row in rows}
+    prefixes, over_tasks = {row.active: _prefix(row) for row in rows}, defaultdict(list)
     for (active, task, seen), value in macro_averages(rows).items():
-        scalars[mean_key(_prefix(rows[0].split, active), task, seen)] = value
-    return scalars
+        scalars[mean_key(prefixes[active], task, seen)] = value
+        over_tasks[mean_key(prefixes[active], None, seen)].append(value)
+    return scalars | {key: fmean(values) for key, values in over_tasks.items()}

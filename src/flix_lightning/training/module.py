@@ -94,6 +94,7 @@ class FlixModule(LightningModule):
         self.leaving = False  # set when the process is to end: the rest of an evaluation is skipped
         self._predictions: dict[int, dict[int, Prediction]] = defaultdict(dict)
         self._step_loss = 0.0
+        self.gradient_norm: Tensor | None = None  # of the last step, before clipping; None if not known
         self._losses: dict[int, Tensor] = {}  # step -> its loss, not checked yet
         # Examples that this process saw, and those without an active feature. No buffer: DDP would overwrite
         # it with the first process's.
@@ -148,10 +149,10 @@ class FlixModule(LightningModule):
         return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the effective batch's loss."""
+        """Keep the effective batch's loss, for callbacks too."""
         loss = self.trainer.strategy.reduce(torch.as_tensor(self._step_loss), reduce_op="sum")
         self._losses[self.global_step + 1] = loss
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, logger=False)  # TrainingMonitor logs it
         self._step_loss = 0.0
 
     def _check_losses(self) -> None:
@@ -175,20 +176,21 @@ class FlixModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the gradient. Lightning's own refuses a fused optimizer under bf16-mixed.
+        """Clip the norm of the gradient, and keep it. Lightning's own refuses fused AdamW under bf16-mixed.
 
         Raises:
             UserError: the precision scales gradients, whose true norm is not known before the step.
         """
-        if gradient_clip_val is None:
-            return
         if getattr(self.trainer.precision_plugin, "scaler", None):
+            if gradient_clip_val is None:
+                return
             raise UserError(
                 f"trainer.precision={self.trainer.precision} scales gradients, so none can be clipped: "
                 "take bf16-mixed, or trainer.gradient_clip_val=null"
             )
         clip = clip_sparse_grad_norm_ if self.lazy else nn.utils.clip_grad_norm_
-        clip(self.adapter.parameters(), gradient_clip_val)
+        largest = math.inf if gradient_clip_val is None else gradient_clip_val
+        self.gradient_norm = clip(self.adapter.parameters(), largest)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End training at the last step, so that it is validated whatever `val_check_interval` is."""
@@ -237,9 +239,9 @@ class FlixModule(LightningModule):
         """Score every dataset, log the means that select checkpoints, and hand all scores on."""
         scores = self._scores()
         means = self._means(scores)
-        self.log_dict(
-            {f"val/{task}/mean": value for task, value in means.items()} | {"val/mean": fmean(means.values())}
-        )
+        selecting = {f"val/{task}/mean": value for task, value in means.items()}
+        selecting["val/mean"] = fmean(means.values())
+        self.log_dict(selecting, logger=False)  # `on_scores` logs them
         self.on_scores("validation", scores)
 
     def on_test_epoch_end(self) -> None:

@@ -29,8 +29,9 @@ from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import SETTINGS, make_value
 from flix_lightning.training.checkpointing import AtomicCheckpointIO, checkpoint_callbacks
 from flix_lightning.training.interruption import Preemption
-from flix_lightning.training.loggers import log_evaluation, open_loggers
+from flix_lightning.training.loggers import log_evaluation, log_facts, open_loggers
 from flix_lightning.training.module import FlixModule, Score
+from flix_lightning.training.monitor import TrainingMonitor
 from flix_lightning.training.processes import RunEnvironment, run_environment
 from flix_lightning.training.progress import progress_callback
 
@@ -91,7 +92,12 @@ def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) 
     """
     cfg = run.cfg.trainer
     own = {
-        "callbacks": [progress_callback(cfg.progress, run.name), preemption, *checkpoint_callbacks(run)],
+        "callbacks": [
+            progress_callback(cfg.progress, run.name),
+            TrainingMonitor(cfg.batch_size),
+            preemption,
+            *checkpoint_callbacks(run),
+        ],
         "plugins": [AtomicCheckpointIO(), environment],
     }
     asked = {"log_every_n_steps": 10, "enable_model_summary": False, "enable_progress_bar": False}
@@ -189,10 +195,14 @@ class Training:
 
     def execute(self) -> None:
         """Train, test, and write the results."""
+        log_facts(self.trainer.loggers, self._sizes, self.trainer.global_step)
         self.trainer.fit(self.module, self.data, ckpt_path=self._last(), weights_only=True)
-        facts = self._facts(self.trainer.global_step)
+        step = self.trainer.global_step
+        facts = self._facts(step)
+        log_facts(self.trainer.loggers, {fact.metric: fact.value for fact in facts}, step)
         if self.cfg.evaluation.test:
             self._test()
+            log_evaluation(self.trainer.loggers, self.rows, step)
         if self.trainer.is_global_zero:
             validations = [
                 row for path in sorted(self.validations.glob("*.jsonl")) for row in results.read(path)
@@ -251,23 +261,29 @@ class Training:
             evaluation = f"validation-{step}" if split == "validation" else f"test-{active}"
             path = self.run.predictions_path(evaluation, dataset.task, dataset.language)
             write_predictions(path, score.predictions)
-        log_evaluation(self.trainer.loggers, rows, step)
         if split == "validation":
+            log_evaluation(self.trainer.loggers, rows, step)
             results.write(self.validations / f"{step:06}.jsonl", rows)
         else:
             self.rows += rows
 
-    def _facts(self, step: int) -> list[Row]:
-        examples, without = self.module.seen_without().tolist()
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """The largest rank of an example's update, and the parameters of such an example and in all."""
         space, kinds = self.adapter.space, self.data.kinds
         rank = max(
             space.active_rank([f"{kind}:{attributes[kind]}" for kind in kinds])
             for attributes in self.run.mixture.trained_attributes(self.run.layout, kinds)
         )
-        values = {
+        return {
             "rank": rank,
             "active_parameters": self.adapter.active_parameters(rank),
             "total_parameters": self.adapter.total_parameters,
+        }
+
+    def _facts(self, step: int) -> list[Row]:
+        examples, without = self.module.seen_without().tolist()
+        values = self._sizes | {
             "examples_seen": examples,
             "share_without_features": without / examples,
             "seconds": round(self.module.seconds, 1),
