@@ -37,12 +37,12 @@ from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
 from flix_lightning.common.errors import UserError, did_you_mean  # noqa: E402
+from flix_lightning.common.scripts import HOME  # noqa: E402
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-CONF = REPOSITORY / "conf"
+CONF = HOME / "conf"
 
 # conf/train.yaml finds sweeps/ by it, wherever the command is called from.
-OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+OmegaConf.register_new_resolver("repository", lambda: str(HOME), replace=True)
 
 #: Errors that are the user's to mend, and so end in one line: in a config, a file, a disk, the installation.
 REPORTED_ERRORS = (UserError, HydraException, OmegaConfBaseException, YAMLError, OSError, ModuleNotFoundError)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from omegaconf import OmegaConf
 
 from flix_lightning.common import cli
+from flix_lightning.common.scripts import HOME
 from flix_lightning.reports.columns import APPENDIX, JOINT
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import TABLES, make
@@ -95,7 +96,7 @@ def _find(
 
 def _mixtures(name: str, overrides: Sequence[str]) -> set[str]:
     """The mixtures of a sweep."""
-    params = OmegaConf.load(cli.REPOSITORY / "sweeps" / f"{name}.yaml").hydra.sweeper.params
+    params = OmegaConf.load(HOME / "sweeps" / f"{name}.yaml").hydra.sweeper.params
     given = [one.partition("=")[2] for one in overrides if one.startswith("mixture=")]
     return set((given or [params.get("mixture", JOINT)])[-1].split(","))
 
