@@ -1,7 +1,7 @@
 """How often a run reads each training example: python -m trials.passes [KEY=VALUE …], as for train.py.
 
-Prints, for each task of the mixture, its datasets, their examples, and the passes over them: what is drawn from a
-dataset in all steps, by its mixing rate, divided by its examples. The paper's own, with XTREME-UP in a folder:
+Prints, for each task of the mixture, its datasets, their examples, and the passes over them: what all steps
+draw from a dataset, by its mixing rate, divided by its examples. The paper's, with XTREME-UP in a folder:
 
     python -m trials.passes data=xtreme_up data.root=FOLDER trainer.max_steps=2000 trainer.batch_size=512
 """
