@@ -115,6 +115,20 @@ def test_what_all_texts_share_needs_no_name(tiny, base, tmp_path):
     assert predict.load(run).predict([line]) == [alone(run, base, "best-ner", prompted, ["shared:all"])]
 
 
+def test_a_kind_that_follows_from_the_language_needs_no_key(tiny, tmp_path):
+    """An unseen language has the rows of its family."""
+    family = ["+attributes=family", "+mixture.ranks.family=2", "flix.controls=[]", "trainer.max_steps=1"]
+    model = predict.load(do([*tiny, *family], tmp_path), accelerator="cpu")
+    line = {"task": "ner", "language": "zu", "text": "a"}
+    request = model.requests.from_line(line, "line 1")
+    assert request.features == ("task:ner", "family:Atlantic-Congo")
+    assert (request.dropped, request.lacking) == (("language:zu",), ())
+    own = model.requests.from_line({**line, "family": "Indo-European"}, "line 1")
+    assert own.features == ("task:ner", "family:Indo-European")
+    unknown = model.requests.from_line({**line, "language": "quz"}, "line 1")
+    assert unknown.lacking == ("family",)
+
+
 def test_a_decoder_only_model_answers_as_in_its_run(tiny, data, decoder_base, tmp_path):
     run = do([*tiny, f"model.pretrained={decoder_base}", "trainer.max_steps=2"], tmp_path)
     lines = [{**line, "task": "ner", "language": "yo"} for line in json_lines(data / "ner/test/yo.jsonl")]

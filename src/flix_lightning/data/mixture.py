@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flix_lightning.common.errors import UserError
+from flix_lightning.data.attributes import Attribute, known_attributes
 from flix_lightning.data.layout import SPLITS, Example, Layout
 from flix_lightning.data.mixture_config import SHARED, parse_mixture
 from flix_lightning.tasks.definitions import get_task
@@ -75,6 +76,7 @@ class Mixture:
     Attributes:
         name: What results call this mixture.
         ranks: FLix's ranks for this mixture, kind -> rank, as the YAML says them.
+        attributes: Kinds that follow from others, for all datasets.
         train, evaluate: Datasets in the order of the YAML.
         report: Names of the tasks that a table reports.
         temperature, cap: How datasets are sampled (see `flix_lightning.data.batches.mixing_rates`).
@@ -82,6 +84,7 @@ class Mixture:
 
     name: str
     ranks: dict[str, Any]
+    attributes: list[Attribute]
     train: list[Dataset]
     evaluate: list[Dataset]
     report: list[str]
@@ -150,7 +153,7 @@ class Mixture:
         for task, language in layout.datasets("test"):
             language_name(language, place=str(layout.path(task, "test", language)))
             plain = {"task": task, "language": language, "shared": SHARED}
-            own = attributes.get((task, language), plain)
+            own = attributes.get((task, language)) or known_attributes(plain, self.attributes)
             evaluate.append(Dataset(own, tags.seen(own)))
         if not evaluate:
             raise UserError(f"{layout.root}: no <task>/test/<language>.jsonl to evaluate")

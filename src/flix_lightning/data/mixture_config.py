@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, did_you_mean
 from flix_lightning.common.names import check_name, text_keys
+from flix_lightning.data.attributes import add_attributes, parse_attributes
 from flix_lightning.tasks.definitions import get_task
 from flix_lightning.tasks.languages import language_name
 
@@ -23,6 +24,7 @@ _KEYS = {
     "evaluate": _ENTRIES,
     "report": settings.list_of(settings.TEXT, "a list of tasks"),
     "sampling": settings.nullable(settings.MAPPING),
+    "attributes": settings.nullable(settings.MAPPING),
 }
 _PARAMETERS = ("task", "language")  # keys that the lists of a mixture for one dataset refer to
 _SAMPLING = {
@@ -37,9 +39,9 @@ def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Check a mixture's config against the tasks and languages. Whether the data is there is not checked.
 
     Returns:
-        name, ranks and report as the config has them; temperature (inf by default) and cap of the sampling;
-        and train and evaluate as lists of the datasets' attributes: kind -> name, always with task, language
-        and shared.
+        name, ranks and report as the config has them; attributes, the kinds that follow from others;
+        temperature (inf by default) and cap of the sampling; and train and evaluate as lists of the datasets'
+        attributes: kind -> name, always with task, language and shared.
 
     Raises:
         UserError: An unknown key, task or language code, a dataset that is named twice, nothing to train on,
@@ -51,11 +53,15 @@ def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
     _check_keys("mixture.sampling", sampling, _SAMPLING)
     if not cfg["train"]:
         raise UserError("mixture.train is empty: a run needs a dataset to train on")
+    attributes = parse_attributes(cfg.get("attributes"))
+    train, evaluate = (_attributes(f"mixture.{part}", cfg[part]) for part in ("train", "evaluate"))
+    add_attributes([*train, *evaluate], attributes)
     return {
         "name": cfg["name"],
         "ranks": cfg["ranks"],
-        "train": _attributes("mixture.train", cfg["train"]),
-        "evaluate": _attributes("mixture.evaluate", cfg["evaluate"]),
+        "attributes": attributes,
+        "train": train,
+        "evaluate": evaluate,
         "report": [get_task(task).name for task in cfg["report"]],
         "temperature": float(sampling["temperature"]),
         "cap": sampling["cap"],
