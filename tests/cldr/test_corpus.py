@@ -11,7 +11,7 @@ from cldr_reference import forms, plain, territories, values
 
 from flix_lightning.cldr.locales import LANGUAGES, locality
 from flix_lightning.cldr.pretraining.corpus import pairs
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.tasks.languages import find_name
 
 PROMPTS = (
     "parse (.+?): ",
@@ -82,7 +82,7 @@ def lists(pair) -> dict[str, list[tuple[str, bool]]]:
 
 
 def test_names_are_the_same_in_two_languages_and_one_is_hidden(pretraining):
-    codes = {language_name(code): code for code in LANGUAGES}
+    codes = {find_name(code): code for code in LANGUAGES}
     labels, checked = Counter(), 0
     for pair in pretraining:
         if pair.stream != "names":
@@ -110,7 +110,7 @@ def test_names_are_the_same_in_two_languages_and_one_is_hidden(pretraining):
 def test_no_word_for_month_is_listed(pretraining):
     """Years and days are counted like other units; asking for a month is for its task to teach."""
     asked = {
-        (language_name(code), local.fields["month"]) for code in LANGUAGES if (local := locality(code)).fields
+        (find_name(code), local.fields["month"]) for code in LANGUAGES if (local := locality(code)).fields
     }
     listed = {
         (label, name)
@@ -124,7 +124,7 @@ def test_no_word_for_month_is_listed(pretraining):
 
 
 def test_records_are_told_twice_and_a_part_is_hidden_the_second_time():
-    codes = {language_name(code): code for code in LANGUAGES}
+    codes = {find_name(code): code for code in LANGUAGES}
     hidden, languages = Counter(), Counter()
     for pair in islice(pairs(Random(0), 4912), 1500):
         if pair.stream != "records":

@@ -13,7 +13,7 @@ from babel.numbers import parse_decimal
 from cldr_reference import CURRENCIES, SIZES, UNITS, babel_code, forms, money, own, plain, territories, values
 
 from flix_lightning.cldr.benchmark import datasets
-from flix_lightning.tasks.metrics import METRICS
+from flix_lightning.tasks.metrics import get_metric
 
 
 def languages_of(task: str) -> list[str]:
@@ -106,8 +106,8 @@ def test_entities_stand_where_the_spans_say(lines, language):
 def test_gold_entities_score_100(lines):
     rows = [row for (task, _, _), rows in lines.items() if task == "ner" for row in rows]
     targets = [row["target"] for row in rows]
-    sums = METRICS["span_f1"].counts(targets, targets).sum(axis=0)
-    assert METRICS["span_f1"].score(sums) == 100
+    sums = get_metric("span_f1").counts(targets, targets).sum(axis=0)
+    assert get_metric("span_f1").score(sums) == 100
     assert sums[2] == sum(len(row["spans"]) for row in rows)  # no entity is dropped for its punctuation
 
 

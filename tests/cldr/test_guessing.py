@@ -9,7 +9,8 @@ import pytest
 from flix_lightning.cldr.benchmark import VERSIONS, datasets, examples
 from flix_lightning.cldr.guessing import GUESSES, guess
 from flix_lightning.data.layout import Example
-from flix_lightning.tasks.definitions import TASKS
+from flix_lightning.tasks.definitions import shipped_tasks
+from flix_lightning.tasks.languages import find_name
 from flix_lightning.tasks.metrics import score_texts
 
 VERSION = [*VERSIONS][-1]
@@ -17,7 +18,10 @@ VERSION = [*VERSIONS][-1]
 
 def read(task, language, count=60):
     lines = examples(VERSION, task, language, "test", count, 0)
-    return [Example("", TASKS[task].render(line, language), line["target"], line) for line in lines]
+    return [
+        Example("", shipped_tasks()[task].render(line, find_name(language)), line["target"], line)
+        for line in lines
+    ]
 
 
 def guessed_answer(example, rng):
@@ -51,7 +55,7 @@ def test_in_language_answers_are_guessed_alike(language):
 
 
 def line(task, text, target):
-    key = TASKS[task].input_keys[0]
+    key = shipped_tasks()[task].input_keys[0]
     return Example("", text, target, {key: text, "target": target})
 
 

@@ -13,7 +13,7 @@ from flix_lightning.cldr.pretraining import __main__, batches, pretrain, tokeniz
 from flix_lightning.cldr.pretraining.batches import Batches, hide, random_spans
 from flix_lightning.cldr.pretraining.corpus import pairs
 from flix_lightning.models import base as models
-from flix_lightning.tasks.definitions import TASKS
+from flix_lightning.tasks.definitions import Tasks
 
 TINY = {
     "d_model": 16,
@@ -75,9 +75,10 @@ def test_scripts_never_seen_come_back(trained, text):
 
 def test_every_language_comes_back_from_the_saved_tokenizer(saved):
     read = PreTrainedTokenizerFast.from_pretrained(saved)
+    tasks = Tasks.of()
     for task, language in datasets():
         for line in examples(task, language, "test", 3, seed=0):
-            for text in (TASKS[task].render(line, language), line["target"]):
+            for text in (tasks.render(tasks.get(task), line, language), line["target"]):
                 assert back(read, text) == text
 
 

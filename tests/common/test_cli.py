@@ -72,7 +72,7 @@ def test_it_works_in_train_and_report(mine, tmp_path):
 
 
 GROUPS = sorted(
-    path.name for path in cli.CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "debug")
+    path.name for path in cli.CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "debug", "task")
 )
 CHOICES = sorted(f"{group}/{file.stem}" for group in GROUPS for file in (cli.CONF / group).glob("*.yaml"))
 COMMANDS = ["train", "evaluate", "predict", "export"]

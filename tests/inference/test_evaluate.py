@@ -119,7 +119,7 @@ def test_finished_datasets_are_not_done_again(done, other, tmp_path, monkeypatch
     assert len(list((begun / "predictions").rglob("*.jsonl"))) == 1
     folder = evaluate(cfg)
     assert folder == begun
-    assert asked == ["ner", "translation", "translation", "semantic_parsing"]
+    assert asked == ["ner", "semantic_parsing", "semantic_parsing", "translation"]
     for path in whole.rglob("*.jsonl"):
         assert (begun / path.relative_to(whole)).read_bytes() == path.read_bytes()
 
@@ -164,7 +164,7 @@ def test_what_a_run_went_on_without_is_not_seen(done, tmp_path, caplog, root, se
         "no run": (["run=nowhere"], ["run=nowhere", "results.jsonl"]),
         "no data": (["data.root=nowhere"], ["nowhere", "no such folder or archive"]),
         "no test data": (["data.root=untested"], ["untested", "<task>/test/<language>.jsonl"]),
-        "no language": (["data.root=unnamed"], ["ner/test/sample.jsonl", "unknown language code 'sample'"]),
+        "no language": (["data.root=unnamed"], ["ner/test/a#b.jsonl", "'a#b' is no language code"]),
         "a bad line": (["data.root=bad"], ["ner/test/yo.jsonl:2", "lacks the key 'target'"]),
         "no checkpoint": (["checkpoint=best-qa"], ["no best-qa", "best-ner", "last"]),
         "no number": (["batch_size=none"], ["batch_size is 'none'", "whole number from 1"]),
@@ -175,7 +175,7 @@ def test_what_a_run_went_on_without_is_not_seen(done, tmp_path, caplog, root, se
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(done, tmp_path, arguments, said):
     write_split(tmp_path / "untested", "ner", "train", "sw", [line_of("ner", "x", "")])
-    write_split(tmp_path / "unnamed", "ner", "test", "sample", [line_of("ner", "x", "")])
+    write_split(tmp_path / "unnamed", "ner", "test", "a#b", [line_of("ner", "x", "")])
     write_split(tmp_path / "bad", "ner", "test", "am", [line_of("ner", "x", "")])
     write_split(tmp_path / "bad", "ner", "test", "yo", [line_of("ner", "x", ""), {"text": "x"}])
     given = [f"run={done}", *arguments]

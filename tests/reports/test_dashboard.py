@@ -20,7 +20,7 @@ from flix_lightning.runs import rows as results
 from flix_lightning.runs.predictions import Prediction, write_predictions
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run, resolve_all
-from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.definitions import shipped_tasks
 
 #: What there is of each task: enough for every column of Table 1.
 DATA = {
@@ -66,7 +66,7 @@ def finish(plan):
     ]
     for dataset in plan.mixture.evaluate:
         place = {"task": dataset.task, "language": dataset.language, "seen": dataset.seen, "active": "all"}
-        place |= {"metric": get_task(dataset.task).metric, "n": COUNT}
+        place |= {"metric": shipped_tasks()[dataset.task].metric, "n": COUNT}
         value = score(method, dataset.task, dataset.language, seed)
         rows.append(Row(**common, **place, split="test", value=value, step=20))
         if dataset.seen == "seen":

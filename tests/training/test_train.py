@@ -26,7 +26,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.models import base as models
 from flix_lightning.runs.run import Run
-from flix_lightning.tasks.metrics import METRICS
+from flix_lightning.tasks import metrics
 from flix_lightning.training import module
 from flix_lightning.training import train as experiment
 from flix_lightning.training.checkpointing import AtomicCheckpointIO, BestCheckpoint
@@ -135,10 +135,12 @@ class Scripted:
     [("task", {"semantic_parsing": 2, "ner": 3}), ("average", {"semantic_parsing": 3, "ner": 3})],
 )
 def test_selection(tiny, tmp_path, monkeypatch, selection, chosen):
-    for task, scores in SCRIPT.items():
-        # Two seen datasets of each task: 2 below and 2 above the mean.
-        each = [score + offset for score in scores for offset in (-2, 2)]
-        monkeypatch.setitem(METRICS, METRIC[task], Scripted(each))
+    # Two seen datasets of each task: 2 below and 2 above the mean.
+    scripted = {
+        METRIC[task]: Scripted([score + offset for score in scores for offset in (-2, 2)])
+        for task, scores in SCRIPT.items()
+    }
+    monkeypatch.setattr(metrics, "get_metric", scripted.__getitem__)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=count(step=10).__next__))
     saved, tested = {}, {}
 
@@ -479,8 +481,8 @@ def test_it_goes_on_elsewhere_and_in_other_micro_batches(tiny, tmp_path, monkeyp
                 raise OSError("as if killed")
             return super().training_step(batch)
 
-    for name in METRIC.values():
-        monkeypatch.setitem(METRICS, name, Scripted(chain([50, 50], repeat(49))))
+    scripted = {name: Scripted(chain([50, 50], repeat(49))) for name in METRIC.values()}
+    monkeypatch.setattr(metrics, "get_metric", scripted.__getitem__)
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "FlixModule", Breaks)
         with pytest.raises(OSError, match="as if killed"):

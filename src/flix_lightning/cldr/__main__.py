@@ -11,7 +11,7 @@ from rich import print as rich_print
 from flix_lightning.cldr.benchmark import APPENDIX_B, VERSIONS, datasets, examples, missing_languages
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.layout import SPLITS
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.tasks.languages import find_name
 
 
 def main() -> None:
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def _list_languages(task: str) -> None:
-    found = [f"{code} ({language_name(code)})" for one, code in datasets() if one == task]
+    found = [f"{code} ({find_name(code)})" for one, code in datasets() if one == task]
     rich_print(f"[bold]{task}[/]: {', '.join(found)}")
     for code, reason in missing_languages(task).items():
-        rich_print(f"  lacking {code} ({language_name(code)}): {reason}")
+        rich_print(f"  lacking {code} ({find_name(code)}): {reason}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     def job(cfg: DictConfig) -> object:
         nonlocal started, failed
         started = True
+        _add_own_tasks(cfg, [one.path for one in HydraConfig.get().runtime.config_sources])
         in_launcher = os.getpid() != process  # a process of a launcher that runs several jobs at once
         if in_launcher:
             quiet_libraries()
@@ -281,7 +282,20 @@ def _compose(
             search_path = loader.get_search_path()
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
             loader.repository.initialize_sources(search_path)
-        return hydra.compose(options.config_name or config, overrides=list(overrides), **hydra_options)
+        cfg = hydra.compose(options.config_name or config, overrides=list(overrides), **hydra_options)
+        _add_own_tasks(cfg, [one.path for one in GlobalHydra.instance().config_loader().get_sources()])
+    return cfg
+
+
+def _add_own_tasks(cfg: DictConfig, folders: Iterable[str]) -> None:
+    """Add `task/*.yaml` of each folder of configs, except the shipped, to a config that has `tasks`.
+
+    What the config or an earlier folder says about a task comes first.
+    """
+    if "tasks" in cfg:
+        own = [Path(folder) / "task" for folder in folders if Path(folder) != CONF]
+        files = {path.stem: str(path) for folder in reversed(own) for path in sorted(folder.glob("*.yaml"))}
+        cfg.tasks = {**files, **(cfg.tasks or {})}
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder, sha256
 from flix_lightning.data.layout import Layout, find_layout, is_hidden
+from flix_lightning.tasks.definitions import Tasks
 
 _log = logging.getLogger(__name__)
 
@@ -26,20 +27,21 @@ _OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}
 _BY_HAND = "unpack it yourself, and give data.root the folder"
 
 
-def open_layout(root: str | Path, unpack_to: Path) -> Layout:
+def open_layout(root: str | Path, unpack_to: Path, tasks: Tasks | None = None) -> Layout:
     """Open the data that stands at the top of a folder or archive, or in one folder of it.
 
     Args:
         root: The folder or archive. `~` is the home folder.
         unpack_to: An archive is unpacked to `<its name>-<hash of its content>` in this folder, unless that is
             there.
+        tasks: As for `Layout`.
 
     Raises:
         UserError: There is neither folder nor archive, no layout is found, or `unpack` refuses the archive.
     """
-    root = Path(root).expanduser()
+    root, tasks = Path(root).expanduser(), tasks or Tasks.of()
     if root.is_dir():
-        return Layout(find_layout(root))
+        return Layout(find_layout(root, tasks), tasks)
     if not root.is_file():
         raise UserError(
             f"{root}: no such folder or archive; data.root is a folder of <task>/<split>/<language>.jsonl, "
@@ -51,8 +53,8 @@ def open_layout(root: str | Path, unpack_to: Path) -> Layout:
         _log.info("unpacking %s to %s", root, folder)
         with atomic_folder(folder) as draft:
             unpack(root, draft)
-            find_layout(draft, shown_as=root)
-    return Layout(find_layout(folder))
+            find_layout(draft, tasks, shown_as=root)
+    return Layout(find_layout(folder, tasks), tasks)
 
 
 def unpack(archive: Path, folder: Path) -> None:

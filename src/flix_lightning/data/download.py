@@ -19,7 +19,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder, sha256
 from flix_lightning.data.archive import unpack
 from flix_lightning.data.layout import SPLITS, Layout, find_layout, read_lines
-from flix_lightning.tasks.definitions import TASKS, get_task
+from flix_lightning.tasks.definitions import Tasks
 
 ARCHIVE = "https://storage.googleapis.com/xtreme-up/xtreme-up-v1.1.jsonl.tgz"
 #: One commit, so that the data is the same at any time.
@@ -35,6 +35,8 @@ qa_cross_lang     XOR-TyDi QA   MIT
 translation       FLORES        CC-BY-SA
 semantic_parsing  MTOP          CC-BY-SA, as far as is known
 ner               MasakhaNER    CC-BY-NC-4.0: not for commercial use"""
+
+TASKS = ("ner", "translation", "qa_in_lang", "qa_cross_lang", "semantic_parsing")
 
 RETRIES = 3  # after the first try of each file
 TIMEOUT = 60  # seconds that a server may stay silent
@@ -55,6 +57,7 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
     Raises:
         UserError: A file cannot be downloaded or is not what it should be. Such a file is deleted.
     """
+    tasks = Tasks.of()
     complete, downloads = folder / "xtreme_up", folder / "downloads"
     if complete.is_dir():
         return complete
@@ -66,15 +69,15 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
     for path in paths:
         _fetch(f"{ner}/{path.relative_to(downloads / 'ner').as_posix()}", path)
         with _deleted_if_invalid(path):
-            for _ in read_lines(path, get_task("ner")):
+            for _ in read_lines(path, tasks.get("ner")):
                 pass
     print(f"{downloads / 'ner'}: {len(paths)} files, SHA-256 of all {Layout(downloads).fingerprint(paths)}")
     with atomic_folder(complete) as draft, _deleted_if_invalid(packed):
         unpack(packed, draft)
-        root = find_layout(draft, shown_as=packed)
+        root = find_layout(draft, tasks, shown_as=packed)
         shutil.copytree(downloads / "ner", root / "ner", dirs_exist_ok=True)
         for split in SPLITS:
-            if lacking := TASKS.keys() - {task for task, _ in Layout(root).datasets(split)}:
+            if lacking := set(TASKS) - {task for task, _ in Layout(root).datasets(split)}:
                 raise UserError(f"{packed}: has no {split} files of {', '.join(sorted(lacking))}")
     return complete
 

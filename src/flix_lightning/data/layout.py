@@ -9,7 +9,7 @@ from typing import Any
 from flix_lightning.common.errors import UserError, list_names
 from flix_lightning.common.files import sha256
 from flix_lightning.data.jsonl import WHOLE_FILE, Span, get_string, read_objects
-from flix_lightning.tasks.definitions import TASKS, Task, get_task
+from flix_lightning.tasks.definitions import Task, Tasks
 
 SPLITS = ("train", "validation", "test")
 
@@ -34,12 +34,16 @@ class Example:
 class Layout:
     """A folder in XTREME-UP's layout. Hidden files in it are no data (macOS adds `._sw.jsonl`).
 
+    Args:
+        root: The folder.
+        tasks: The tasks that its folders may be of, and the names of languages. None is the shipped tasks.
+
     Raises:
         UserError: There is no such folder.
     """
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
+    def __init__(self, root: str | Path, tasks: Tasks | None = None):
+        self.root, self.tasks = Path(root), tasks or Tasks.of()
         if not self.root.is_dir():
             raise UserError(
                 f"{self.root}: no such folder; data.root is a folder of <task>/<split>/<language>.jsonl"
@@ -47,12 +51,12 @@ class Layout:
 
     def path(self, task: str, split: str, language: str) -> Path:
         """Return the path of a dataset's split. Translation's is `en2{language}.jsonl`."""
-        return self.root / task / split / (get_task(task).file.format(language=language) + ".jsonl")
+        return self.root / task / split / (self.tasks.get(task).file.format(language=language) + ".jsonl")
 
     def datasets(self, split: str) -> list[tuple[str, str]]:
         """Return (task, language) of every dataset that has this split, ordered by task and language."""
         found = []
-        for task, definition in TASKS.items():
+        for task, definition in self.tasks.by_name.items():
             prefix, suffix = definition.file.split("{language}")
             for path in sorted((self.root / task / split).glob(f"{prefix}*{suffix}.jsonl")):
                 if not is_hidden(path.name):
@@ -65,12 +69,12 @@ class Layout:
         Raises:
             UserError: As `read_lines`.
         """
-        definition = get_task(task)
+        definition = self.tasks.get(task)
         lines = read_lines(self.path(task, split, language), definition, span)
         for number, attributes in enumerate(lines, start=span.line):
             yield Example(
                 id=f"{task}/{language}/{split}/{number}",
-                input=definition.render(attributes, language),
+                input=self.tasks.render(definition, attributes, language),
                 target=attributes[definition.target],
                 attributes=attributes,
             )
@@ -97,20 +101,21 @@ def read_lines(path: Path, task: Task, span: Span = WHOLE_FILE) -> Iterator[dict
         yield attributes
 
 
-def find_layout(folder: Path, shown_as: Path | None = None) -> Path:
+def find_layout(folder: Path, tasks: Tasks, shown_as: Path | None = None) -> Path:
     """Return the folder that holds the tasks: `folder` itself, or the only one in it that does.
 
     Args:
         folder: Where to look. What an archive unpacks to holds one folder (`xtreme_up_v1.1/`).
+        tasks: The tasks that it may hold.
         shown_as: What errors call `folder`.
 
     Raises:
         UserError: No folder, or more than one, holds the tasks.
     """
-    if _holds_tasks(folder):
+    if _holds_tasks(folder, tasks):
         return folder
     inside = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
-    found = [path for path in inside if _holds_tasks(path)]
+    found = [path for path in inside if _holds_tasks(path, tasks)]
     if len(found) == 1:
         return found[0]
     where, names = shown_as or folder, list_names([path.name for path in found or inside], 8)
@@ -118,7 +123,7 @@ def find_layout(folder: Path, shown_as: Path | None = None) -> Path:
         raise UserError(f"{where}: {len(found)} folders of it hold the layout ({names}); one is needed")
     raise UserError(
         f"{where}: no <task>/<{'|'.join(SPLITS)}>/<language>.jsonl at its top or in one folder of it, with a "
-        f"task of {', '.join(TASKS)}; it holds {names or 'nothing'}"
+        f"task of {', '.join(tasks.by_name)}; it holds {names or 'nothing'}"
     )
 
 
@@ -127,6 +132,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") and name != ".."
 
 
-def _holds_tasks(folder: Path) -> bool:
-    files = (path for task in TASKS for split in SPLITS for path in folder.glob(f"{task}/{split}/*.jsonl"))
+def _holds_tasks(folder: Path, tasks: Tasks) -> bool:
+    files = (
+        path for task in tasks.by_name for split in SPLITS for path in folder.glob(f"{task}/{split}/*.jsonl")
+    )
     return any(not is_hidden(path.name) for path in files)

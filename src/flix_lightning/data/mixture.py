@@ -12,9 +12,8 @@ from typing import Any
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.attributes import Attribute, known_attributes
 from flix_lightning.data.layout import SPLITS, Example, Layout
-from flix_lightning.data.mixture_config import SHARED, parse_mixture
-from flix_lightning.tasks.definitions import get_task
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.data.mixture_config import SHARED, check_code, parse_mixture
+from flix_lightning.tasks.definitions import Tasks
 
 _log = logging.getLogger(__name__)
 
@@ -92,20 +91,28 @@ class Mixture:
     cap: int | None
 
     @classmethod
-    def resolve(cls, cfg: Mapping[str, Any], layout: Layout | None, allow_missing: bool = False) -> "Mixture":
+    def resolve(
+        cls,
+        cfg: Mapping[str, Any],
+        layout: Layout | None,
+        allow_missing: bool = False,
+        tasks: Tasks | None = None,
+    ) -> "Mixture":
         """Check a mixture's config, and look up its datasets in the data.
 
         Args:
             cfg: See `parse_mixture`.
             layout: The data. None: all datasets count as there (a run whose data is gone).
             allow_missing: Whether a dataset that lacks files is left out, with one warning for all.
+            tasks: The known tasks. None is those of the layout, or the shipped ones.
 
         Raises:
             UserError: As `parse_mixture`; or files are missing (one error for all); or no dataset can select
                 a checkpoint.
             NothingThere: As missing files are allowed, nothing to train on or to select by is left.
         """
-        config = parse_mixture(cfg)
+        tasks = tasks or (layout.tasks if layout else Tasks.of())
+        config = parse_mixture(cfg, tasks)
         name, report = config["name"], config["report"]
         trained, evaluate, missing = [], [], []
         for attributes in config["train"]:
@@ -137,6 +144,7 @@ class Mixture:
                 "and evaluated, so no checkpoint can be selected; add one to evaluate"
             )
         train = [Dataset(attributes, "seen") for attributes in trained]
+        tasks.warn_of_codes(dataset.language for dataset in (*train, *evaluate))
         return cls(**{**config, "train": train, "evaluate": evaluate})
 
     def of_tests(self, layout: Layout) -> "Mixture":
@@ -145,18 +153,19 @@ class Mixture:
         A dataset that this mixture names keeps its attributes. All are tagged by what this mixture trains.
 
         Raises:
-            UserError: A file's name has no language code, or there is no test set.
+            UserError: A file's name is not a code of a language, or there is no test set.
         """
         attributes = {(one.task, one.language): one.attributes for one in (*self.evaluate, *self.train)}
         tags = _Tags([one.attributes for one in self.train])
         evaluate = []
         for task, language in layout.datasets("test"):
-            language_name(language, place=str(layout.path(task, "test", language)))
+            check_code(str(layout.path(task, "test", language)), language)
             plain = {"task": task, "language": language, "shared": SHARED}
             own = attributes.get((task, language)) or known_attributes(plain, self.attributes)
             evaluate.append(Dataset(own, tags.seen(own)))
         if not evaluate:
             raise UserError(f"{layout.root}: no <task>/test/<language>.jsonl to evaluate")
+        layout.tasks.warn_of_codes(dataset.language for dataset in evaluate)
         return replace(self, evaluate=evaluate)
 
     def datasets(self, split: str) -> dict[int, Dataset]:
@@ -184,7 +193,7 @@ class Mixture:
 
     def fingerprint(self, layout: Layout) -> str:
         """Return a SHA-256 (hex) of all that `texts` depends on."""
-        prompts = [get_task(one.task).render_key(one.language) for _, one in self._splits()]
+        prompts = [layout.tasks.render_key(one.task, one.language) for _, one in self._splits()]
         depends_on = [layout.fingerprint(self.paths(layout)), prompts]
         return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 

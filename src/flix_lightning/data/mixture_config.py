@@ -11,8 +11,7 @@ from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, did_you_mean
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.data.attributes import add_attributes, parse_attributes
-from flix_lightning.tasks.definitions import get_task
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.tasks.definitions import Tasks
 
 SHARED = "all"  # every dataset's name of the kind `shared`
 
@@ -35,8 +34,8 @@ _SAMPLING = {
 }
 
 
-def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a mixture's config against the tasks and languages. Whether the data is there is not checked.
+def parse_mixture(cfg: Mapping[str, Any], tasks: Tasks) -> dict[str, Any]:
+    """Check a mixture's config against the tasks. Whether the data is there is not checked.
 
     Returns:
         name, ranks and report as the config has them; attributes, the kinds that follow from others;
@@ -44,8 +43,8 @@ def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
         attributes: kind -> name, always with task, language and shared.
 
     Raises:
-        UserError: An unknown key, task or language code, a dataset that is named twice, nothing to train on,
-            or a value of the wrong kind.
+        UserError: An unknown key or task, a language code that cannot be a file's name, a dataset that is
+            named twice, nothing to train on, or a value of the wrong kind.
     """
     cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
     _check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
@@ -54,7 +53,7 @@ def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
     if not cfg["train"]:
         raise UserError("mixture.train is empty: a run needs a dataset to train on")
     attributes = parse_attributes(cfg.get("attributes"))
-    train, evaluate = (_attributes(f"mixture.{part}", cfg[part]) for part in ("train", "evaluate"))
+    train, evaluate = (_attributes(f"mixture.{part}", cfg[part], tasks) for part in ("train", "evaluate"))
     add_attributes([*train, *evaluate], attributes)
     return {
         "name": cfg["name"],
@@ -62,10 +61,16 @@ def parse_mixture(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "attributes": attributes,
         "train": train,
         "evaluate": evaluate,
-        "report": [get_task(task).name for task in cfg["report"]],
+        "report": [tasks.get(task).name for task in cfg["report"]],
         "temperature": float(sampling["temperature"]),
         "cap": sampling["cap"],
     }
+
+
+def check_code(place: str, code: Any) -> None:
+    """Raise UserError unless a language code can be part of a file's name."""
+    if not settings.NAME.accepts(check_name(place, code)):
+        raise UserError(f"{place}: {code!r} is no language code; {settings.NAME.words} is needed")
 
 
 def _check_keys(
@@ -78,15 +83,17 @@ def _check_keys(
         kind.require(f"{place}.{key}", cfg.get(key))
 
 
-def _attributes(place: str, entries: Sequence[Any]) -> list[dict[str, str]]:
-    found = [one for n, entry in enumerate(entries) for one in _entry_attributes(f"{place}[{n}]", entry)]
+def _attributes(place: str, entries: Sequence[Any], tasks: Tasks) -> list[dict[str, str]]:
+    found = [
+        one for n, entry in enumerate(entries) for one in _entry_attributes(f"{place}[{n}]", entry, tasks)
+    ]
     counts = Counter((one["task"], one["language"]) for one in found)
     if twice := [f"{task}/{language}" for (task, language), count in counts.items() if count > 1]:
         raise UserError(f"{place} names datasets more than once: {', '.join(twice)}")
     return found
 
 
-def _entry_attributes(place: str, entry: Any) -> list[dict[str, str]]:
+def _entry_attributes(place: str, entry: Any, tasks: Tasks) -> list[dict[str, str]]:
     if not isinstance(entry, Mapping) or "task" not in entry or not entry.get("languages"):
         raise UserError(f"{place}: {entry!r} needs `task` and a list `languages`")
     for kind in entry:
@@ -94,11 +101,11 @@ def _entry_attributes(place: str, entry: Any) -> list[dict[str, str]]:
             raise UserError(f"{place}: {kind!r} is no name of a kind: a text without a colon is needed")
         if kind in ("language", "shared"):
             raise UserError(f"{place}.{kind}: the data gives this kind itself; entries say `languages`")
-    task, languages = get_task(entry["task"]).name, entry["languages"]
+    task, languages = tasks.get(entry["task"]).name, entry["languages"]
     if isinstance(languages, str) or not isinstance(languages, Sequence):
         raise UserError(f"{place}.languages: {languages!r} is not a list of language codes")
     for code in languages:
-        language_name(check_name(f"{place}.languages", code), f"{place}.languages")
+        check_code(f"{place}.languages", code)
     more = {
         kind: _names(f"{place}.{kind}", value, languages)
         for kind, value in entry.items()

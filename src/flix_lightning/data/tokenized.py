@@ -18,7 +18,6 @@ from flix_lightning.data.jsonl import WHOLE_FILE, Span, split_lines
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.data.mixture import Dataset, Mixture
 from flix_lightning.data.tokenization import Tokenization
-from flix_lightning.tasks.definitions import get_task
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def tokenized(
         "version": TABLE_VERSION,
         "files": layout.fingerprint(layout.path(one.task, split, one.language) for one in members.values()),
         "datasets": [
-            [index, one.attributes, get_task(one.task).render_key(one.language)]
+            [index, one.attributes, layout.tasks.render_key(one.task, one.language)]
             for index, one in members.items()
         ],
         "tokenizer": tokenization.fingerprint,

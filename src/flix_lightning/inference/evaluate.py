@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256, write_atomic
+from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
@@ -25,7 +25,7 @@ from flix_lightning.runs.lock import lock_folder
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import make_value
-from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.definitions import Tasks
 from flix_lightning.tasks.metrics import score_texts
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 SETTINGS = {
     **RUN,
     **GENERATION,
+    "tasks": settings.nullable(settings.MAPPING),
+    "data.languages": settings.nullable(settings.MAPPING),
     "data.root": settings.nullable(settings.PATH_OR_CALL),
     "output": settings.TEXT,
 }
@@ -59,6 +61,7 @@ def evaluate(cfg: DictConfig) -> Path:
 
 def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
     run = Run.open(cfg.run, output=cfg.output)
+    _add_tasks(run, cfg)
     layout, mixture = _data(run, cfg)
     names = {
         task: run.select_checkpoint(cfg.checkpoint, [task]) for task in {one.task for one in mixture.evaluate}
@@ -70,7 +73,7 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
         "checkpoints": {task: sha256(run.checkpoint_path(name)) for task, name in names.items()},
         "files": layout.fingerprint(layout.path(one.task, "test", one.language) for one in mixture.evaluate),
         "datasets": [[one.attributes, one.seen] for one in mixture.evaluate],
-        "tasks": [asdict(get_task(task)) for task in sorted(names)],
+        "tasks": [layout.tasks.get(task).deciding() for task in sorted(names)],
         "precision": precision,
     }
     name = f"{layout.root.name}-{hash_settings(deciding)}"
@@ -91,11 +94,18 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
     return folder
 
 
+def _add_tasks(run: Run, cfg: DictConfig) -> None:
+    """Add the tasks and names of languages that the command gives to those of the run, which come first."""
+    own = {**(plain(cfg.tasks) or {}), **(plain(run.cfg.get("tasks")) or {})}
+    names = {**(plain(cfg.data.languages) or {}), **run.tasks.language_names}
+    run.tasks = Tasks.of(own, names)
+
+
 def _data(run: Run, cfg: DictConfig) -> tuple[Layout, Mixture]:
     """The data to evaluate, and the run's mixture with all test sets of the data."""
     asked = None
     if cfg.data.root is not None:
-        asked = open_layout(make_value(cfg.data.root), Path(cfg.output) / "data")
+        asked = open_layout(make_value(cfg.data.root), Path(cfg.output) / "data", run.tasks)
     own = None
     if asked is None or run.cfg.data.allow_missing:  # otherwise it trained on all that its mixture names
         try:
@@ -104,7 +114,7 @@ def _data(run: Run, cfg: DictConfig) -> tuple[Layout, Mixture]:
             if asked is None:
                 raise
             log.warning("%s; so all that the run's mixture names counts as trained", reason)
-    trained = Mixture.resolve(run.cfg.mixture, own, run.cfg.data.allow_missing)
+    trained = Mixture.resolve(run.cfg.mixture, own, run.cfg.data.allow_missing, run.tasks)
     layout = asked or own
     return layout, trained.of_tests(layout)
 
@@ -140,27 +150,31 @@ class _Evaluation:
             bar.update(len(window))
             checkpoint = window[0].checkpoint
         examples = self.layout.read(dataset.task, "test", dataset.language)
-        metric = get_task(dataset.task).metric
-        row = Row(
-            run=self.run.id,
-            method=self.run.method,
-            mixture=self.mixture.name,
-            seed=self.run.cfg.seed,
-            split="test",
-            active="all",
-            step=self.model.checkpoints[checkpoint].step,
-            task=dataset.task,
-            language=dataset.language,
-            seen=dataset.seen,
-            metric=metric,
-            value=score_texts(metric, predictions, [example.target for example in examples]),
-            n=len(predictions),
-        )
+        targets = [example.target for example in examples]
+        rows = [
+            Row(
+                run=self.run.id,
+                method=self.run.method,
+                mixture=self.mixture.name,
+                seed=self.run.cfg.seed,
+                split="test",
+                active="all",
+                step=self.model.checkpoints[checkpoint].step,
+                task=dataset.task,
+                language=dataset.language,
+                seen=dataset.seen,
+                metric=metric,
+                value=score_texts(metric, predictions, targets),
+                n=len(predictions),
+            )
+            for metric in self.layout.tasks.get(dataset.task).metrics
+        ]
         lines = [json.dumps({"prediction": one}, ensure_ascii=False) for one in predictions]
         place = self.layout.path(dataset.task, "test", dataset.language).relative_to(self.layout.root)
         write_atomic(self.folder / "predictions" / place, "\n".join(lines) + "\n")
-        results.write(self._row_file(dataset), [row])
-        log.info("%s/%s: %s %.1f", row.task, row.language, row.metric, row.value)
+        results.write(self._row_file(dataset), rows)
+        scores = ", ".join(f"{row.metric} {row.value:.1f}" for row in rows)
+        log.info("%s/%s: %s", dataset.task, dataset.language, scores)
 
     def _row_file(self, dataset: Dataset) -> Path:
         return self.folder / "rows" / dataset.task / f"{dataset.language}.jsonl"

@@ -16,8 +16,7 @@ from flix_lightning.data.layout import Example
 from flix_lightning.data.mixture import Dataset
 from flix_lightning.data.mixture_config import SHARED
 from flix_lightning.runs.run import Run
-from flix_lightning.tasks.definitions import TASKS
-from flix_lightning.tasks.languages import is_known
+from flix_lightning.tasks.definitions import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class RequestReader:
         """
         kinds = dict.fromkeys([*self._kinds, "task", "language"])
         names = {kind: _name(line, kind, where) for kind in kinds if kind in line}
-        text, keys, prompted = _text(line, names.get("task"), names.get("language"), where)
+        text, keys, prompted = _text(line, names.get("task"), names.get("language"), where, self._run.tasks)
         known = known_attributes(names, self._attributes)
         features = [f"{kind}:{known[kind]}" for kind in self._kinds if kind in known]
         unused = tuple(key for key in line if key not in names and key not in keys)
@@ -159,12 +158,12 @@ def _name(line: Mapping[str, Any], kind: str, where: str) -> str:
 
 
 def _text(
-    line: Mapping[str, Any], task: str | None, language: str | None, where: str
+    line: Mapping[str, Any], task: str | None, language: str | None, where: str, tasks: Tasks
 ) -> tuple[str, Collection[str], bool]:
     """Return the text of a line, the keys that hold it, and whether it has a prompt."""
     if "prompt" in line:
         return get_string(line, "prompt", where), ("prompt",), True
-    known = TASKS.get(task)
+    known = tasks.by_name.get(task)
     if known and all(key in line for key in known.input_keys):
         keys = known.input_keys
         text = known.input.format_map({key: get_string(line, key, where) for key in keys})
@@ -173,6 +172,6 @@ def _text(
     else:
         own = f", or the keys of {task}: {', '.join(known.input_keys)}" if known else ""
         raise UserError(f"{where}: no text to answer; it needs text or prompt{own}")
-    if known is None or not is_known(language):
+    if known is None or language is None:
         return text, keys, False
-    return known.prompted(text, language), keys, True
+    return known.prompted(text, tasks.language_name(language)), keys, True

@@ -3,14 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flix_lightning.common.settings import deciding, plain
 from flix_lightning.models import base as models
 from flix_lightning.runs import rows
 from flix_lightning.runs.settings import SETTINGS
-from flix_lightning.tasks.definitions import get_task
 
 if TYPE_CHECKING:
     from flix_lightning.runs.run import Run
@@ -29,17 +27,20 @@ def run_id(run: "Run") -> str:
     base = models.fingerprint(run.pretrained, cfg.model.revision)
     if cfg.model.vocabulary != "all":  # the files decide which tokens are kept
         base += f" with the vocabulary of the {cfg.model.vocabulary}"
-    # Runs from before there was `start` keep their id.
+    # Runs from before there was `start`, or these languages, keep their id.
     start = {"start": run.start.deciding} if run.start else {}
+    names = run.tasks.deciding_names(dataset.language for dataset in datasets)
+    languages = {"languages": names} if names else {}
     return hash_settings(
         start
+        | languages
         | {
             "schema": rows.SCHEMA,
             "base": base,
             "files": run.layout.fingerprint(mixture.paths(run.layout)),
             "datasets": [len(mixture.train), [dataset.attributes for dataset in datasets]],
             "sampling": [str(mixture.temperature), mixture.cap, mixture.report],
-            "tasks": [asdict(get_task(name)) for name in sorted({one.task for one in datasets})],
+            "tasks": [run.tasks.get(name).deciding() for name in sorted({one.task for one in datasets})],
             "lengths": [cfg.data.max_input_length, cfg.data.max_target_length],
             "ranks": dict(run.ranks),
             "dropout": plain(cfg.flix.dropout),

@@ -82,19 +82,28 @@ class Row:
             raise UserError(f"results row: {name} is {getattr(self, name)!r}, expected {expected}")
 
 
+def selecting(rows: Iterable[Row]) -> list[Row]:
+    """Return the scores of those metrics that select checkpoints, so one score of each dataset.
+
+    A task's selecting metric is that of its first row.
+    """
+    metrics: dict[str, str] = {}
+    return [row for row in rows if row.task and metrics.setdefault(row.task, row.metric) == row.metric]
+
+
 def validations(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
     """Step -> task -> its validation score there, a macro average over languages; `rows` are one run's."""
     found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
+    for row in selecting(rows):
         if row.split == "validation":
             found[row.step][row.task].append(row.value)
     return {step: {task: fmean(values) for task, values in tasks.items()} for step, tasks in found.items()}
 
 
 def macro_averages(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
-    """(active, task, seen) -> the macro average over languages of one evaluation's scores."""
+    """(active, task, seen) -> the macro average over languages of one evaluation's selecting scores."""
     found = defaultdict(list)
-    for row in rows:
+    for row in selecting(rows):
         found[row.active, row.task, row.seen].append(row.value)
     return {key: fmean(values) for key, values in found.items()}
 

@@ -14,7 +14,7 @@ from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -39,7 +39,8 @@ from flix_lightning.runs.predictions import Prediction, read_predictions
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.settings import SETTINGS, make_value
 from flix_lightning.runs.start import Start
-from flix_lightning.tasks.metrics import METRICS
+from flix_lightning.tasks.definitions import Tasks
+from flix_lightning.tasks.metrics import get_metric
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Run:
         FeatureSpace(run.ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
         _check_kinds(cfg, run.kinds)
         run.id = run_id(run)
+        run.keep_tasks()
         name = f"{run.method.lower()}-{run.mixture.name}-seed{cfg.seed}-{run.id}"
         run.path = Path(cfg.output) / "runs" / name
         return run
@@ -124,9 +126,15 @@ class Run:
         return self.cfg.flix.name
 
     @cached_property
+    def tasks(self) -> Tasks:
+        """The tasks, and the names of languages in prompts."""
+        own, names = (plain(OmegaConf.select(self.cfg, key)) for key in ("tasks", "data.languages"))
+        return Tasks.of(own, names)
+
+    @cached_property
     def layout(self) -> Layout:
         """The data."""
-        return open_layout(make_value(self.cfg.data.root), Path(self.cfg.output) / "data")
+        return open_layout(make_value(self.cfg.data.root), Path(self.cfg.output) / "data", self.tasks)
 
     @cached_property
     def mixture(self) -> Mixture:
@@ -193,6 +201,13 @@ class Run:
     def ranks(self) -> dict[str, int]:
         """The ranks of the method's features, and of those that the run starts with."""
         return self.start.add_to(self.own_ranks) if self.start else self.own_ranks
+
+    def keep_tasks(self) -> None:
+        """Put the definitions of the mixture's own tasks in the place of their files, in the config."""
+        used = {one.task for one in (*self.mixture.train, *self.mixture.evaluate)}
+        own = [name for name in self.cfg.get("tasks") or {} if name in used]
+        with open_dict(self.cfg):
+            self.cfg.tasks = {name: self.tasks.get(name).definition() for name in own}
 
     # -- its folder
 
@@ -343,7 +358,7 @@ class Run:
         """Return what each example of a test row adds to the sums of its metric, `[examples, sums]`."""
         if row not in self._counts:  # FLix's are compared with those of every baseline
             _, texts, targets = zip(*self.predictions(row), strict=True)
-            self._counts[row] = METRICS[row.metric].counts(texts, targets)
+            self._counts[row] = get_metric(row.metric).counts(texts, targets)
         return self._counts[row]
 
     def logged(self, name: str) -> list[tuple[int, float]]:

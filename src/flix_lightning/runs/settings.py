@@ -30,6 +30,7 @@ _KINDS = list_of(list_of(TEXT, "a list of kinds"), "a list of lists of kinds, as
 SETTINGS = {
     "seed": Setting(integer(0)),
     "output": Setting(TEXT, decides=False),
+    "tasks": Setting(nullable(MAPPING), hashed_as="tasks"),  # checked by Tasks.of
     "tables": Setting(list_of(NAME, "a list of names"), decides=False),
     "optimizer.learning_rate": Setting(POSITIVE),
     "optimizer.warmup_steps": Setting(integer(0)),
@@ -87,6 +88,7 @@ SETTINGS = {
     "data.allow_missing": Setting(BOOLEAN, hashed_as="files"),
     "data.max_input_length": Setting(integer(1, 2**20), hashed_as="lengths"),
     "data.max_target_length": Setting(integer(1, 2**20), hashed_as="lengths"),
+    "data.languages": Setting(nullable(MAPPING), hashed_as="languages"),  # checked by Tasks.of
     "data.samples": Setting(list_of(NAME, "a list of tasks"), decides=False),
     "data.learning_rates": Setting(MAPPING, hashed_as="optimizer"),
     "data.feature_dropout": Setting(ANY, hashed_as="dropout"),  # checked where flix.dropout refers to it

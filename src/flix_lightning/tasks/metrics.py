@@ -1,14 +1,21 @@
-"""Scores of generated texts, 0 to 100, each equal to the score of XTREME-UP's own scorer."""
+"""Scores of generated texts, each a function of sums of counts over examples, so that they can be resampled.
+
+XTREME-UP's four equal the scores of its own scorer. The others are those of sacrebleu, rouge-score and
+torchmetrics.
+"""
 
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics.helpers import extract_all_char_ngrams
+
+from flix_lightning.common.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class Metric:
 
     Attributes:
         count: (prediction, target) -> what one example adds to each of the sums.
-        score: sums `[..., size]` -> scores `[...]`, float64 in [0, 100]. Leading axes stay as they are.
+        score: sums `[..., size]` -> scores `[...]`, float64; 0 to 100 for XTREME-UP's. Leading axes stay.
     """
 
     count: Callable[[str, str], Sequence[float]]
@@ -29,13 +36,28 @@ class Metric:
         return np.array([self.count(prediction, target) for prediction, target in pairs], dtype=np.float64)
 
 
+@cache
+def get_metric(name: str) -> Metric:
+    """Return the metric of that name. Its library is imported here, not before.
+
+    Raises:
+        UserError: There is none. The error names the nearest and lists all.
+    """
+    if name not in METRICS:
+        raise UserError(
+            f"unknown metric {name!r}; {did_you_mean(name, METRICS)}metrics are {', '.join(METRICS)}"
+        )
+    return METRICS[name]()
+
+
 def score_texts(metric: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Return the score of all predictions together, 0 to 100. `metric` is a key of `METRICS`.
+    """Return the score of all predictions together. `metric` is a key of `METRICS`.
 
     Raises:
         ValueError: There is not one target for each prediction.
     """
-    return float(METRICS[metric].score(METRICS[metric].counts(predictions, targets).sum(axis=0)))
+    found = get_metric(metric)
+    return float(found.score(found.counts(predictions, targets).sum(axis=0)))
 
 
 def _span_counts(prediction: str, target: str) -> Sequence[float]:
@@ -98,14 +120,97 @@ def _chrf_score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return 100 * (1 + _CHRF_BETA**2) * precision * recall / np.where(weighted > 0, weighted, 1)
 
 
-METRICS: dict[str, Metric] = {
+def _sacrebleu(name: str, **options: int) -> Metric:
+    """A metric of sacrebleu, from the statistics that sacrebleu itself sums over the segments of a corpus."""
+    from sacrebleu import metrics
+
+    metric = getattr(metrics, name)(**options)
+
+    def count(prediction: str, target: str) -> Sequence[float]:
+        return metric._extract_corpus_statistics([prediction], [[target]])[0]
+
+    return Metric(count, _for_each(lambda sums: metric._compute_score_from_stats(list(sums)).score))
+
+
+# Scripts that put no spaces between words: each character is a token, with its marks.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+
+def rouge_tokens(text: str) -> list[str]:
+    """Split a text of any script into lower-case tokens, for ROUGE.
+
+    rouge-score's own tokenizer drops every letter that is not ASCII. On ASCII texts the two agree.
+    """
+    import regex
+
+    return regex.findall(rf"{_UNSPACED}\p{{M}}*|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+", text.lower())
+
+
+class _RougeTokenizer:
+    def tokenize(self, text: str) -> list[str]:
+        return rouge_tokens(text)
+
+
+def _rouge(name: str) -> Metric:
+    """The mean over examples of an F1 of rouge-score."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([name], tokenizer=_RougeTokenizer())
+    return Metric(
+        lambda prediction, target: (scorer.score(target, prediction)[name].fmeasure, 1), _mean_score
+    )
+
+
+def _torchmetrics(name: str) -> Metric:
+    """A metric of torchmetrics whose state is a few sums over examples; 0-1 there, 0-100 here."""
+    import torch
+    from torchmetrics import text
+
+    make = getattr(text, name)
+
+    def count(prediction: str, target: str) -> Sequence[float]:
+        metric = make()
+        metric.update([prediction], [target])
+        return [float(value) for value in metric.metric_state.values()]
+
+    def score(sums: NDArray[np.float64]) -> float:
+        metric = make()
+        metric.update([""], [""])  # torchmetrics warns of a score before the first example
+        for state, value in zip(metric.metric_state, sums, strict=True):
+            setattr(metric, state, torch.tensor(value))
+        return float(np.nan_to_num(100 * metric.compute().item(), posinf=0))
+
+    return Metric(count, _for_each(score))
+
+
+def _for_each(score: Callable[[NDArray[np.float64]], float]) -> Callable[..., NDArray[np.float64]]:
+    """Apply a function of the sums of one corpus along the last axis."""
+    return lambda sums: np.apply_along_axis(score, -1, sums)
+
+
+#: Name -> what makes the metric. A task's YAML names one or more.
+METRICS: dict[str, Callable[[], Metric]] = {
     # Micro F1 over the entities of all examples (NER). A text is `LABEL: entity` pieces joined by ` $$ `.
     # Entities match as a multiset within one example. The score is 0 where no entity is right.
-    "span_f1": Metric(_span_counts, _span_score),
+    "span_f1": lambda: Metric(_span_counts, _span_score),
     # Percentage of predictions that equal their target, without any normalisation (semantic parsing).
-    "exact_match": Metric(lambda prediction, target: (prediction == target, 1), _mean_score),
+    "exact_match": lambda: Metric(lambda prediction, target: (prediction == target, 1), _mean_score),
     # Mean over examples of the F1 of bags of tokens, after SQuAD's normalisation (question answering).
-    "qa_f1": Metric(_token_counts, _mean_score),
+    "qa_f1": lambda: Metric(_token_counts, _mean_score),
     # Corpus chrF2, equal to `sacrebleu.corpus_chrf(predictions, [targets]).score` (translation).
-    "chrf": Metric(_chrf_counts, _chrf_score),
+    "chrf": lambda: Metric(_chrf_counts, _chrf_score),
+    "chrf++": partial(_sacrebleu, "CHRF", word_order=2),
+    "bleu": partial(_sacrebleu, "BLEU"),
+    "ter": partial(_sacrebleu, "TER"),
+    **{name: partial(_rouge, name) for name in ("rouge1", "rouge2", "rougeL")},
+    "word_error_rate": partial(_torchmetrics, "WordErrorRate"),
+    "char_error_rate": partial(_torchmetrics, "CharErrorRate"),
+    "match_error_rate": partial(_torchmetrics, "MatchErrorRate"),
+    "word_information_lost": partial(_torchmetrics, "WordInfoLost"),
+    "word_information_preserved": partial(_torchmetrics, "WordInfoPreserved"),
 }
+
+#: Metrics that no checkpoint is selected by: the lowest score is the best.
+LOWER_IS_BETTER = frozenset(
+    ("ter", "word_error_rate", "char_error_rate", "match_error_rate", "word_information_lost")
+)

@@ -24,7 +24,7 @@ from flix_lightning.data.mixture import Dataset
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
 from flix_lightning.runs.predictions import Prediction
-from flix_lightning.tasks.definitions import get_task
+from flix_lightning.tasks.definitions import Tasks
 from flix_lightning.tasks.metrics import score_texts
 
 #: Steps whose losses are checked together.
@@ -37,15 +37,18 @@ class Score:
 
     Attributes:
         index: the dataset's index in the evaluated list.
-        metric: name of the metric.
-        value: the metric, 0-100.
+        values: metric -> score of each metric of the task. The first metric selects checkpoints.
         predictions: of each example, in the order of the file.
     """
 
     index: int
-    metric: str
-    value: float
+    values: dict[str, float]
     predictions: list[Prediction]
+
+    @property
+    def selecting(self) -> float:
+        """The score by which checkpoints are selected."""
+        return next(iter(self.values.values()))
 
 
 class FlixModule(LightningModule):
@@ -62,6 +65,7 @@ class FlixModule(LightningModule):
         lazy: the optimizer is `LazyAdam`, for an adapter with sparse gradients; else AdamW.
         max_new_tokens: longest generated target.
         on_scores: called with ("validation" or "test", scores) after each evaluation.
+        tasks: the tasks of the evaluated datasets. None is the shipped ones.
     """
 
     # A checkpoint holds the adapter only; `on_load_checkpoint` is strict about that part itself.
@@ -79,6 +83,7 @@ class FlixModule(LightningModule):
         lazy: bool,
         max_new_tokens: int,
         on_scores: Callable[[str, list[Score]], None],
+        tasks: Tasks | None = None,
     ):
         super().__init__()
         self.model = base.model.eval()
@@ -89,7 +94,7 @@ class FlixModule(LightningModule):
         self.dropout = dropout
         self.evaluated = evaluated
         self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
-        self.on_scores = on_scores
+        self.on_scores, self.tasks = on_scores, tasks or Tasks.of()
         self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
         self.leaving = False  # set when the process is to end: the rest of an evaluation is skipped
         self._predictions: dict[int, dict[int, Prediction]] = defaultdict(dict)
@@ -260,15 +265,16 @@ class FlixModule(LightningModule):
             if not by_position:
                 continue
             predictions = [by_position[position] for position in sorted(by_position)]
-            metric = get_task(dataset.task).metric
             _, texts, targets = zip(*predictions, strict=True)
-            scores.append(Score(index, metric, score_texts(metric, texts, targets), predictions))
+            metrics = self.tasks.get(dataset.task).metrics
+            values = {metric: score_texts(metric, texts, targets) for metric in metrics}
+            scores.append(Score(index, values, predictions))
         return scores
 
     def _means(self, scores: Sequence[Score]) -> dict[str, float]:
         tasks = defaultdict(list)
         for score in scores:
-            tasks[self.evaluated[score.index].task].append(score.value)
+            tasks[self.evaluated[score.index].task].append(score.selecting)
         return {task: fmean(values) for task, values in tasks.items()}
 
     # -- checkpoints

@@ -184,6 +184,7 @@ class Training:
             lazy=cfg.optimizer.lazy,
             max_new_tokens=cfg.data.max_target_length,
             on_scores=self._keep,
+            tasks=run.tasks,
         )
         self.validations = run.path / "validations"
         self.rows: list[Row] = []
@@ -245,7 +246,7 @@ class Training:
         rows = []
         for score in scores:
             dataset = self.run.mixture.evaluate[score.index]
-            rows.append(
+            rows += [
                 self._row(
                     split=split,
                     active=active,
@@ -253,11 +254,12 @@ class Training:
                     task=dataset.task,
                     language=dataset.language,
                     seen=dataset.seen,
-                    metric=score.metric,
-                    value=score.value,
+                    metric=metric,
+                    value=value,
                     n=len(score.predictions),
                 )
-            )
+                for metric, value in score.values.items()
+            ]
             evaluation = f"validation-{step}" if split == "validation" else f"test-{active}"
             path = self.run.predictions_path(evaluation, dataset.task, dataset.language)
             write_predictions(path, score.predictions)

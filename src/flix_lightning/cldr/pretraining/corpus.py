@@ -14,8 +14,8 @@ from itertools import islice
 from flix_lightning.cldr.examples import CANDIDATES, MAKERS, random_value
 from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, UNITS, Locality, locality
 from flix_lightning.cldr.values import Value, draw, random_measure, random_money
-from flix_lightning.tasks.definitions import TASKS
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.tasks.definitions import shipped_tasks
+from flix_lightning.tasks.languages import find_name
 
 PART = "pretrain"
 
@@ -134,7 +134,7 @@ def _names(rng: random.Random) -> Pair:
     hidden = rng.randrange(len(names))
     text, places = "", ()
     for language, items in rng.sample(lists, 2):
-        text += f"{'; ' * bool(text)}{CODE if language == CODE else language_name(language)}: "
+        text += f"{'; ' * bool(text)}{CODE if language == CODE else find_name(language)}: "
         if language == second:
             start = len(text + "; ".join([*items[:hidden], ""]))
             places = ((start, start + len(items[hidden])),)
@@ -156,7 +156,7 @@ def _records(rng: random.Random) -> Pair:
         lambda r: tuple((code, date(r.randint(1900, 2049), r.randint(1, 12), 1)) for code in codes), rng, PART
     )
     records = [f"{told.territories[code]}: {told.date(day, 'month')}" for code, day in dates]
-    text = f"{language_name(told.language)}: {'; '.join(records)}; {language_name(again.language)}: "
+    text = f"{find_name(told.language)}: {'; '.join(records)}; {find_name(again.language)}: "
     repeated = rng.sample(dates, rng.randint(1, 2))
     code, day = rng.choice(repeated)
     places = ()
@@ -193,7 +193,7 @@ def english(task: str, rng: random.Random) -> Pair:
     """Return an English example of `task`, prompted as in training; questions have one candidate or more."""
     easier = {"candidates": rng.randint(1, CANDIDATES)} if task.startswith("qa_") else {}
     example = MAKERS[task]("en", rng, PART, **easier)
-    return Pair(TASKS[task].render(example, "en"), str(example["target"]), "task")
+    return Pair(shipped_tasks()[task].render(example, "English"), str(example["target"]), "task")
 
 
 def pairs(rng: random.Random, step: int = 0) -> Iterator[Pair]:

@@ -20,8 +20,8 @@ from flix_lightning.cldr.locales import LANGUAGES, locality
 from flix_lightning.cldr.pretraining.batches import MAX_TARGET
 from flix_lightning.cldr.pretraining.corpus import ENGLISH_TASKS
 from flix_lightning.models import base as models
-from flix_lightning.tasks.definitions import TASKS
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.tasks.definitions import shipped_tasks
+from flix_lightning.tasks.languages import find_name
 from flix_lightning.tasks.metrics import score_texts
 
 PART = "validation"
@@ -50,7 +50,7 @@ def task_cases(task: str, count: int) -> list[tuple[str, str]]:
     """Make (input, target) of `task`, prompted and in English."""
     rng = random.Random(f"score/{task}")
     examples = [MAKERS[task]("en", rng, PART) for _ in range(count)]
-    return [(TASKS[task].render(one, "en"), str(one["target"])) for one in examples]
+    return [(shipped_tasks()[task].render(one, "English"), str(one["target"])) for one in examples]
 
 
 def name_cases(language: str, count: int) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def name_cases(language: str, count: int) -> list[tuple[str, str]]:
     local, english = locality(language).territories, locality("en").territories
     codes = [code for code in local if code in english and local[code] != english[code]]
     codes = random.Random(f"score/names/{language}").sample(codes, min(count, len(codes)))
-    return [(f"{language_name(language)}: {local[one]}; English:<extra_id_0>", english[one]) for one in codes]
+    return [(f"{find_name(language)}: {local[one]}; English:<extra_id_0>", english[one]) for one in codes]
 
 
 def copy_cases(language: str, count: int) -> list[tuple[str, str]]:
@@ -78,7 +78,7 @@ def score(base: models.Base, count: int) -> Scores:
     answers = iter(answer(base, [text for part in cases.values() for text, _ in part]))
     scores: Scores = defaultdict(dict)
     for (kind, name), part in cases.items():
-        metric = TASKS[name].metric if kind == "task" else "exact_match"
+        metric = shipped_tasks()[name].metric if kind == "task" else "exact_match"
         outputs = [next(answers).strip() for _ in part]
         scores[kind][name] = score_texts(metric, outputs, [target for _, target in part])
     return scores
@@ -94,7 +94,7 @@ def failures(scores: Scores) -> list[str]:
     if (average := mean(scores["name"].values())) < LEAST_MEAN:
         found.append(f"names on average: {average:.1f} %, at least {LEAST_MEAN} are needed")
     return found + [
-        f"names from {language_name(code)}: {value:.1f} %, at least {LEAST_LANGUAGE} are needed"
+        f"names from {find_name(code)}: {value:.1f} %, at least {LEAST_LANGUAGE} are needed"
         for code, value in scores["name"].items()
         if value < LEAST_LANGUAGE
     ]
@@ -103,7 +103,9 @@ def failures(scores: Scores) -> list[str]:
 def report(scores: Scores) -> str:
     """Return `scores` as Markdown."""
     lines = ["| English task | metric | score |", "|---|---|---|"]
-    lines += [f"| {task} | {TASKS[task].metric} | {value:.1f} |" for task, value in scores["task"].items()]
+    lines += [
+        f"| {task} | {shipped_tasks()[task].metric} | {value:.1f} |" for task, value in scores["task"].items()
+    ]
     titles = {"name": "English names of territories restored", "copy": "Texts copied without a fault"}
     for kind, title in titles.items():
         part = scores[kind]

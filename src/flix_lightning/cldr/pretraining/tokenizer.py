@@ -9,9 +9,10 @@ from transformers import PreTrainedTokenizerFast
 
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, locality
 from flix_lightning.cldr.pretraining.corpus import pairs
-from flix_lightning.tasks.definitions import TASKS
-from flix_lightning.tasks.languages import language_name
+from flix_lightning.tasks.definitions import shipped_tasks
+from flix_lightning.tasks.languages import find_name
 
+TASKS = ("ner", "translation", "qa_in_lang", "qa_cross_lang", "semantic_parsing")
 VOCABULARY = 12288
 SENTINELS = 24
 TERRITORIES = 4  # times that each name of a territory is read
@@ -40,8 +41,8 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     texts = [
-        task.prompt.format(language=language_name(code), input="")
-        for task in TASKS.values()
+        shipped_tasks()[task].prompt.format(language=find_name(code), input="")
+        for task in TASKS
         for code in PAPER_LANGUAGES
     ] * 20
     for language in LANGUAGES:

@@ -20,7 +20,7 @@ from flix_lightning.reports.render import Best
 from flix_lightning.reports.tables import table3, table4
 from flix_lightning.reports.tables.differences import VERDICTS
 from flix_lightning.runs.run import Run
-from flix_lightning.tasks.languages import is_known, language_name
+from flix_lightning.tasks.languages import find_name
 
 _CURVES = {"table3": table3.curves, "table4": table4.curves}  # the tables that are read as curves
 
@@ -104,7 +104,7 @@ def _draw(panel: Bars | Curves) -> Markup:
 
 def _language(code: str) -> str:
     """A language's name; what stands in the place of a language, as a task, is its own."""
-    return language_name(code) if is_known(code) else code
+    return find_name(code) or code
 
 
 def _by_name(languages: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from flix_lightning.reports.dashboard.comparison import Comparison
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run
-from flix_lightning.tasks.definitions import get_task
 
 COUNT = 3
 """Examples of each dataset: those with the smallest hashes."""
@@ -32,7 +31,8 @@ def samples(comparison: Comparison) -> tuple[dict[str, list[tuple[str, list[Samp
         UserError: predictions or data cannot be read, or `data.samples` names what is no task.
     """
     scores, seed = comparison.scores, comparison.table.seeds[0]
-    shown = {get_task(task).name for task in comparison.table.runs[0].cfg.data.samples}
+    first = comparison.table.runs[0]
+    shown = {first.tasks.get(task).name for task in first.cfg.data.samples}
     languages, left_out = {}, {}
     for column in comparison.columns:
         by_method = {method: scores.rows(column, method, seed) for method in scores.runs}

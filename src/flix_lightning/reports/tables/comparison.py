@@ -100,7 +100,7 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     flat = [_flatten(plain(run.cfg)) for run in runs]
     for key in dict.fromkeys(key for settings in flat for key in settings if _decides(key)):
         values = [settings.get(key, "") for settings in flat]
-        of_method = key.startswith(("flix.", "mixture.")) or key == "optimizer.learning_rate"
+        of_method = key.startswith(("flix.", "mixture.", "tasks.")) or key == "optimizer.learning_rate"
         owners = pairs if of_method else [None] * len(runs)
         if key not in names and len({*zip(owners, values, strict=True)}) > len({*owners}):
             found[key] = values
@@ -109,7 +109,7 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def _flatten(value: Any, key: str = "") -> dict[str, str]:
     """Dotted key -> text of its value."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         parts = [_flatten(part, f"{key}.{name}".removeprefix(".")) for name, part in value.items()]
         return {name: text for part in parts for name, text in part.items()}
     if isinstance(value, float):

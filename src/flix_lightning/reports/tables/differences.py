@@ -11,7 +11,7 @@ from flix_lightning.reports.columns import ScoreColumn
 from flix_lightning.reports.intervals import bootstrap, resampled_sums, t_half_width
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.tables.scores import Scores
-from flix_lightning.tasks.metrics import METRICS
+from flix_lightning.tasks.metrics import get_metric
 
 Interval = tuple[float, float]
 
@@ -86,7 +86,7 @@ def _resampled(scores: Scores, column: ScoreColumn, ours: str, other: str) -> ND
         rows = [[scores.rows(column, line, seed)[language] for seed in both] for line in (ours, other)]
         counts = np.array([[run.counts(row) for run, row in paired] for paired in rows])
         _, row = rows[0][0]
-        left, right = METRICS[row.metric].score(resampled_sums(counts)).mean(axis=2).T
+        left, right = get_metric(row.metric).score(resampled_sums(counts)).mean(axis=2).T
         found.append(left - right)
     return np.array(found)
 

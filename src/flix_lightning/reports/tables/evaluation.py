@@ -6,8 +6,6 @@ from flix_lightning.reports import render
 from flix_lightning.reports.render import Report, Section, Table
 from flix_lightning.runs.rows import Row, macro_averages
 
-_COLUMNS = ("Language", "In training", "Score", "Examples")
-
 
 def table(rows: Sequence[Row]) -> Report:
     """A table of each task from the rows of one evaluation, in their order.
@@ -19,16 +17,31 @@ def table(rows: Sequence[Row]) -> Report:
 
 
 def _table(task: str, rows: Sequence[Row]) -> Table:
-    own = [row for row in rows if row.task == task]
-    lines = [(row.language, _words(row.seen), f"{row.value:.1f}", str(row.n)) for row in own]
+    by_metric: dict[str, list[Row]] = {}  # the selecting metric first
+    for row in rows:
+        if row.task == task:
+            by_metric.setdefault(row.metric, []).append(row)
+    scores = zip(*by_metric.values(), strict=True)
+    lines = [
+        (of[0].language, _words(of[0].seen), *(f"{row.value:.1f}" for row in of), str(of[0].n))
+        for of in scores
+    ]
+    own = next(iter(by_metric.values()))
+    means = [macro_averages(alike) for alike in by_metric.values()]
     averages = [
-        ("average", _words(seen), f"{value:.1f}", str(sum(row.n for row in own if row.seen == seen)))
-        for (_, _, seen), value in macro_averages(own).items()
+        (
+            "average",
+            _words(key[-1]),
+            *(f"{mean[key]:.1f}" for mean in means),
+            str(sum(row.n for row in own if row.seen == key[-1])),
+        )
+        for key in means[0]
     ]
     zero_shot = any(row.seen != "seen" for row in own)
+    heads = ["Score"] if len(by_metric) == 1 else map(_words, by_metric)
     return Table(
-        f"{_words(task)}: {_words(own[0].metric)}",
-        tuple(map(render.Column, _COLUMNS)),
+        f"{_words(task)}: {', '.join(map(_words, by_metric))}",
+        tuple(map(render.Column, ("Language", "In training", *heads, "Examples"))),
         (Section("", tuple(lines)), Section("", tuple(averages))),
         ("Unseen is zero-shot: by the rows of those features that were trained.",) if zero_shot else (),
     )

@@ -8,7 +8,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.reports.columns import ScoreColumn
 from flix_lightning.reports.intervals import t_half_width
 from flix_lightning.reports.paper import DASH
-from flix_lightning.runs.rows import Row
+from flix_lightning.runs.rows import Row, selecting
 from flix_lightning.runs.run import Run
 
 
@@ -35,7 +35,7 @@ class Scores:
         self._rows: dict[tuple, dict[str, tuple[Run, Row]]] = defaultdict(dict)
         for line, run in ((line, run) for line, alike in runs.items() for run in alike):
             tested = {(row.task, row.step) for row in run.rows if row.split == "test" and row.active == "all"}
-            for row in run.rows:
+            for row in selecting(run.rows):
                 if row.split == split and (split == "test" or (row.task, row.step) in tested):
                     self._add(line, run, row)
         self.seeds = sorted({seed for _, _, seed, _ in self._rows})
