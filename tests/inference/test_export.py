@@ -23,7 +23,7 @@ from transformers import (
 
 import commands
 from flix_lightning.adapter.features import FeatureSpace
-from flix_lightning.adapter.projection import inject
+from flix_lightning.adapter.projection import inject, load_adapter
 from flix_lightning.adapter.reference import merge
 from flix_lightning.inference.export import write_lora, write_merged
 from flix_lightning.models.base import Base
@@ -207,6 +207,20 @@ def test_every_task_with_every_language_at_once(done, tmp_path):
     assert "never tested" in card
 
 
+def test_all_features_are_read_again(done, base, tmp_path):
+    commands.run(tmp_path, "export.py", f"run={done}", "format=flix", "checkpoint=best-ner", "out=all")
+    state = checkpoint(done, "best-ner")
+    model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    adapter = load_adapter(model, tmp_path / "all")
+    assert adapter.space.ranks == state["ranks"]
+    found = adapter.state_dict()
+    assert found.keys() == state["adapter"].keys()
+    assert all(torch.equal(found[key], pool) for key, pool in state["adapter"].items())
+    card = ModelCard.load(tmp_path / "all/README.md")
+    assert (card.data.base_model, card.data.library_name) == (str(base), "flix-lightning")
+    assert "language:sw (rank 2)" in card.text
+
+
 def test_a_merged_model_is_whole(done, tmp_path):
     commands.run(tmp_path, "export.py", f"run={done}", "features=[task:ner]", "out=merged", "merge=true")
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
@@ -247,6 +261,9 @@ def allow_paths():
         "no rank": (["pad_rank=0"], ["pad_rank is 0", "whole number from 1"]),
         "both": (["merge=true", "pad_rank=8"], ["pad_rank", "merge=true"]),
         "no truth": (["merge=maybe"], ["merge is 'maybe'", "true or false"]),
+        "features of all": (["format=flix"], ["format=flix writes all features", "leave features out"]),
+        "no format": (["format=lora"], ["format is 'lora'", "peft, flix"]),
+        "no features": (["features=null"], ["features has no value", "features=[task:NAME,language:CODE]"]),
         "no such key": (["padrank=8"], ["padrank", "did you mean 'pad_rank'", "export.py --cfg job"]),
         "there already": (["out=."], ["out=. is there already"]),
     }.values(),

@@ -18,7 +18,7 @@ example has its own features, at the cost of the active ranks alone::
 from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_ranks
 from flix_lightning.adapter.layers import compile_layers
 from flix_lightning.adapter.lazy_adam import LazyAdam
-from flix_lightning.adapter.projection import Adapter, inject
+from flix_lightning.adapter.projection import Adapter, inject, load_adapter
 
 __all__ = [
     "Adapter",
@@ -27,5 +27,6 @@ __all__ = [
     "LazyAdam",
     "compile_layers",
     "inject",
+    "load_adapter",
     "resolve_ranks",
 ]

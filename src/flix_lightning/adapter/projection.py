@@ -1,14 +1,19 @@
 """The adapted projection, its injection into any Hugging Face model, and the adapter's state."""
 
+import logging
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -18,8 +23,11 @@ from flix_lightning.adapter import update
 from flix_lightning.adapter.features import FeatureSpace, Rows
 from flix_lightning.adapter.layout import group_names
 from flix_lightning.adapter.routing import Routing
+from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.adapter.targets import find_targets
 from flix_lightning.common.errors import UserError, list_names
+
+log = logging.getLogger(__name__)
 
 
 class AdaptedProjection(nn.Module):
@@ -110,12 +118,15 @@ class Adapter:
     """The trained part of a model; `inject` makes it.
 
     Attributes:
+        base: the name of the base model, or its folder.
         space: its features.
         modules: the adapted projections, by their dotted names in the base model.
     """
 
-    def __init__(self, space: FeatureSpace, modules: dict[str, AdaptedProjection], routing: Routing):
-        self.space, self.modules, self._routing = space, modules, routing
+    def __init__(
+        self, base: str, space: FeatureSpace, modules: dict[str, AdaptedProjection], routing: Routing
+    ):
+        self.base, self.space, self.modules, self._routing = base, space, modules, routing
         self.checkpoint_layers = routing.checkpoint_layers
 
     def route(self, rows: Rows) -> AbstractContextManager[None]:
@@ -155,6 +166,27 @@ class Adapter:
         """Return "<module name>.A" [R, d_in] and "<module name>.B" [R, d_out], without the null row."""
         pools = {f"{name}.{pool}": getattr(one, pool) for name, one in self.modules.items() for pool in "AB"}
         return {key: pool.detach()[:-1] for key, pool in pools.items()}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write all features to `folder`, for `load_adapter`; raises UserError if it cannot be written."""
+        SavedAdapter(self.base, self.space.ranks, self.state_dict()).write(Path(folder))
+
+    def push_to_hub(self, name: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the repository `owner/name` of Hugging Face's hub.
+
+        Args:
+            name: the repository, which is made if it is not there.
+            private: whether a new repository is private; None is as the owner has set it.
+            token: of the account; None is that of `hf auth login`.
+
+        Returns:
+            The address of the upload.
+        """
+        hub = HfApi(token=token)
+        hub.create_repo(name, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload an adapter")
 
     def load_state_dict(self, state: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
         """Load a `state_dict` of an adapter with the same features; `ranks` is its `space.ranks`.
@@ -227,7 +259,31 @@ def inject(
         modules[name] = AdaptedProjection(name, base, space, routing, seed, sparse_gradients)
         for place in places[base]:
             model.set_submodule(place, modules[name])
-    return Adapter(space, modules, routing)
+    return Adapter(model.name_or_path, space, modules, routing)
+
+
+def load_adapter(model: PreTrainedModel, source: str | Path, revision: str | None = None) -> Adapter:
+    """Inject a saved adapter into its base model, with all of its features.
+
+    Args:
+        model: the base model that it was trained on; changed in place.
+        source: the folder that `Adapter.save_pretrained` wrote, or `owner/name` on Hugging Face's hub.
+        revision: the hub's branch, tag or commit; None is its main branch.
+
+    Raises:
+        UserError: there is no such adapter, it is broken, or it is of another base (it names what differs).
+    """
+    saved = SavedAdapter.read(source, revision)
+    if saved.base != model.name_or_path:
+        log.warning("%s was trained on %s, and is loaded into %s", source, saved.base, model.name_or_path)
+    if misfit := find_misfit(model, saved.targets):
+        raise UserError(
+            f"{source} is of another base model, {saved.base}: {type(model).__name__} has {misfit}"
+        )
+    require_finite(saved.pools)
+    adapter = inject(model, FeatureSpace(saved.ranks), "|".join(map(re.escape, saved.targets)))
+    adapter.load_state_dict(saved.pools, saved.ranks)
+    return adapter
 
 
 def require_finite(pools: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""One combination of features as a standard PEFT LoRA folder, or as a plain model with it merged in.
+"""What a run trained, for other tools: one combination of features as a PEFT LoRA or a plain model, or all.
 
 The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
 """
@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter.features import MAX_RANK
+from flix_lightning.adapter.projection import require_finite
+from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, list_names
 from flix_lightning.common.files import atomic_folder
@@ -31,8 +33,11 @@ from flix_lightning.runs.run import Run
 _SETTINGS = {
     **RUN,
     "out": settings.TEXT,
-    "features": settings.Kind(
-        "a list as [task:ner,language:sw], or all,", lambda value: value == "all" or _are_features(value)
+    "format": settings.choice("peft", "flix"),
+    "features": settings.nullable(
+        settings.Kind(
+            "a list as [task:ner,language:sw], or all", lambda value: value == "all" or _are_features(value)
+        )
     ),
     "merge": settings.BOOLEAN,
     "pad_rank": settings.nullable(settings.integer(1, MAX_RANK)),
@@ -48,6 +53,11 @@ def export(cfg: DictConfig) -> Iterator[Path]:
     """
     _check(cfg)
     run, out = Run.open(cfg.run), Path(cfg.out)
+    if cfg.format == "flix":
+        checkpoint = run.checkpoint(run.select_checkpoint(cfg.checkpoint, []))
+        write_flix(run, checkpoint, run.load_base(whole_vocabulary=True), out)
+        yield out
+        return
     if cfg.features == "all":
         combinations = _combinations(run.checkpoint(run.select_checkpoint(cfg.checkpoint, [])).ranks)
         places = [out / _folder_name(one) for one in combinations]
@@ -70,6 +80,11 @@ def export(cfg: DictConfig) -> Iterator[Path]:
 
 def _check(cfg: DictConfig) -> None:
     settings.check(cfg, _SETTINGS)
+    if cfg.format == "flix":
+        if given := [key for key in ("features", "merge", "pad_rank") if cfg[key]]:
+            raise UserError(f"format=flix writes all features as they were trained: leave {given[0]} out")
+    elif cfg.features is None:
+        raise UserError("features has no value; give features=[task:NAME,language:CODE], or features=all")
     if cfg.merge and cfg.pad_rank is not None:
         raise UserError("pad_rank is of adapters, and merge=true leaves none: give one of the two")
 
@@ -122,7 +137,7 @@ def write_lora(
     rank = checkpoint.rank(features)
     _check_fits(rank, features, pad_rank)
     padded, pairs = pad_rank or rank, checkpoint.lora(features)
-    _check_base(base.model, pairs, run.path)
+    _check_base(base.model, _sizes(pairs), run.path)
     weights = {}
     for name, (A, B) in pairs.items():
         A, B = (nn.functional.pad(pool, (0, 0, 0, padded - rank)) for pool in (A, B))
@@ -145,6 +160,20 @@ def write_lora(
         _check_peft(base.model, draft, pairs)
 
 
+def write_flix(run: Run, checkpoint: Checkpoint, base: Base, out: Path) -> None:
+    """Write `out` as `flix_lightning.adapter.load_adapter` reads it, with all features, and a model card.
+
+    Args: and Raises: as `write_lora`.
+    """
+    _check_new(out)
+    saved = SavedAdapter(_name(run, base), checkpoint.ranks, checkpoint.pools)
+    require_finite(saved.pools)
+    _check_base(base.model, saved.targets, run.path)
+    with atomic_folder(out) as draft:
+        saved.write(draft)
+        _card(run, checkpoint, base, list(checkpoint.ranks), "flix-lightning").save(draft / "README.md")
+
+
 def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], out: Path) -> None:
     """Write `out` as a plain model of the base's type, with its tokenizer.
 
@@ -152,7 +181,7 @@ def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collect
     """
     _check_new(out)
     weights, pairs = base.model.state_dict(), checkpoint.lora(features)
-    _check_base(base.model, pairs, run.path)
+    _check_base(base.model, _sizes(pairs), run.path)
     if len({weights[f"{name}.weight"].data_ptr() for name in pairs}) < len(pairs):
         raise UserError(f"projections of {type(base.model).__name__} share a weight, so none can be merged")
     for name, (A, B) in pairs.items():
@@ -201,16 +230,15 @@ def _check_fits(rank: int, features: Collection[str], pad_rank: int | None) -> N
         raise UserError(f"pad_rank={pad_rank}: {', '.join(features)} have rank {rank}, which must fit in it")
 
 
-def _check_base(model: nn.Module, pairs: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
-    modules = dict(model.named_modules())
-    for name, (A, B) in pairs.items():
-        shape, module = (A.shape[1], B.shape[1]), modules.get(name)
-        wanted = shape if isinstance(module, Conv1D) else shape[::-1]
-        if not isinstance(module, nn.Linear | Conv1D) or module.weight.shape != wanted:
-            raise UserError(
-                f"{folder}: its adapter is of another base than its config's model.pretrained, which has "
-                f"no projection {name} from {A.shape[1]} to {B.shape[1]}"
-            )
+def _sizes(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[int, int]]:
+    return {name: (A.shape[1], B.shape[1]) for name, (A, B) in pairs.items()}
+
+
+def _check_base(model: nn.Module, sizes: Mapping[str, tuple[int, int]], folder: Path) -> None:
+    if misfit := find_misfit(model, sizes):
+        raise UserError(
+            f"{folder}: its adapter is of another base than its config's model.pretrained, which has {misfit}"
+        )
 
 
 def _target_modules(model: nn.Module, names: Collection[str]) -> list[str]:
@@ -230,17 +258,17 @@ def _card(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str
         and row.active == "all"
         and said >= {f"task:{row.task}", f"language:{row.language}"}
     ]
-    called = run.cfg.model.pretrained  # or a call that made it, whose folder is called after it
-    called = called if isinstance(called, str) else Path(base.model.name_or_path).name
+    called = _name(run, base)
     data = ModelCardData(base_model=called, library_name=library, license=licence, tags=["flix", "lora"])
     ranks = ", ".join(f"{feature} (rank {checkpoint.ranks[feature]})" for feature in known)
+    together = "" if library == "flix-lightning" else " together"
     text = f"""---
 {data.to_yaml()}
 ---
 
 # {run.cfg.flix.name}: {", ".join(known)}
 
-The updates of {ranks} together, from one run of Featurized Low-Rank Mixtures (Lin et al.).
+The updates of {ranks}{together}, from one run of Featurized Low-Rank Mixtures (Lin et al.).
 
 - base model: `{called}`, licence: {licence or "see there"}
 - training: mixture `{run.cfg.mixture.name}` of the data `{run.cfg.data.name}`, seed {run.cfg.seed}
@@ -248,6 +276,12 @@ The updates of {ranks} together, from one run of Featurized Low-Rank Mixtures (L
 {chr(10).join(scores or ["- never tested on a dataset of just these features"])}
 """
     return ModelCard(text)
+
+
+def _name(run: Run, base: Base) -> str:
+    """What the base model is called."""
+    pretrained = run.cfg.model.pretrained  # or a call that made it, whose folder is called after it
+    return pretrained if isinstance(pretrained, str) else Path(base.model.name_or_path).name
 
 
 def _licence(pretrained: str) -> str | None:

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from flix_lightning.adapter.features import FeatureSpace
 from flix_lightning.adapter.projection import require_finite
+from flix_lightning.adapter.saving import find_fault
 from flix_lightning.common.errors import UserError, did_you_mean, list_names
 
 _KEYS = {"adapter", "ranks", "global_step", "seen_without", "seconds", "loops", "pytorch-lightning_version"}
@@ -52,7 +52,7 @@ class Checkpoint:
             raise UserError(f"{path}: no checkpoint of FLix but a {type(found).__name__}; {cure}")
         if lacking := sorted((_KEYS_TO_RESUME if to_resume else _KEYS) - found.keys()):
             raise UserError(f"{path}: no checkpoint of FLix, as it lacks {', '.join(lacking)}; {cure}")
-        if fault := _fault(found["ranks"], found["adapter"]):
+        if fault := find_fault(found["ranks"], found["adapter"]):
             raise UserError(f"{path}: {fault}; {cure}")
         return cls(path, found["ranks"], found["adapter"], found["global_step"])
 
@@ -82,20 +82,3 @@ class Checkpoint:
         require_finite(rows)
         names = sorted({key.rpartition(".")[0] for key in rows})
         return {name: (rows[f"{name}.A"], rows[f"{name}.B"]) for name in names}
-
-
-def _fault(ranks: Any, pools: Any) -> str | None:
-    """Say what keeps these from being an adapter's ranks and pools, if anything does."""
-    if not isinstance(ranks, dict) or not isinstance(pools, dict):
-        return "its ranks or pools are no mapping"
-    try:
-        rows = FeatureSpace(ranks).total_rank
-    except (UserError, AttributeError) as error:  # AttributeError: a name is no text
-        return str(error)
-    for key, pool in pools.items():
-        name, _, letter = str(key).rpartition(".")
-        if letter not in ("A", "B") or not {f"{name}.A", f"{name}.B"} <= pools.keys():
-            return f"{key!r} is not one of a pair of pools"
-        if not isinstance(pool, torch.Tensor) or pool.ndim != 2 or len(pool) != rows:
-            return f"{key} is no pool of {rows} rows, as its ranks have it"
-    return None
