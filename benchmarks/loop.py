@@ -17,12 +17,12 @@ from rich.console import Console
 from flix_lightning.common.cli import hydra_main
 from flix_lightning.models.generation import Generator
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.training.module import FlixModule
+from flix_lightning.training import module
 from flix_lightning.training.train import train
 
-#: Part of a run -> the class and its method. The time of a part does not include the parts that it calls.
+#: Part of a run -> a class or module, and its function. A part is timed without the parts that it calls.
 PARTS = {
-    "training: forward": (FlixModule, "_token_loss"),
+    "training: forward": (module, "token_loss"),
     "training: backward": (torch.Tensor, "backward"),
     "training: optimizer": (torch.optim.AdamW, "step"),
     "training: all else": (Trainer, "fit"),

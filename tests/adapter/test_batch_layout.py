@@ -1,5 +1,7 @@
 """Projections whose inputs keep examples apart or mix them, in every layout that a model may choose."""
 
+import copy
+
 import pytest
 import torch
 from tiny_models import FEATURES, RANKS, adapt, batch, build
@@ -120,3 +122,14 @@ def test_one_projection_in_two_places_is_adapted_in_both():
     second.mlp.up_proj = first.mlp.up_proj
     adapter = adapt(model)
     assert first.mlp.up_proj is second.mlp.up_proj is adapter.modules[TARGET]
+
+
+@pytest.mark.parametrize("architecture", ["t5", "gpt2"])
+def test_a_base_that_overflows_in_float16_is_told_so(architecture):
+    model = build(architecture, torch.float32)
+    for name, weight in model.named_parameters():
+        if "DenseReluDense" in name or "mlp" in name:
+            weight.data.mul_(3000)
+    adapt(copy.deepcopy(model))
+    with pytest.raises(UserError, match=r"float16 are not finite.*bfloat16"):
+        adapt(model.half())

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flix_lightning.adapter.features import FeatureSpace
-from flix_lightning.adapter.onednn import FrozenLinear, use_onednn
+from flix_lightning.adapter.onednn import TYPES, FrozenLinear, use_onednn
 from flix_lightning.adapter.projection import AdaptedProjection
 from flix_lightning.adapter.reference import project
 from flix_lightning.adapter.routing import Routing
@@ -41,28 +41,47 @@ def products():
         yield products
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16])
+def dtype(request):
+    if request.param not in TYPES:
+        pytest.skip("this processor has no bfloat16")
+    return request.param
+
+
+def assert_rounded(found, exact):
+    """See that a result is the exact one, rounded once to its type (and summed in float32)."""
+    rounding = torch.finfo(found.dtype).eps * exact.abs() if found.dtype == torch.bfloat16 else 0
+    assert ((found.double() - exact).abs() <= rounding + 1e-5 * (1 + exact.abs())).all()
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(128, 96), (8, 16, 96), (2, 8, 8, 96)])
-def test_forward_and_backward_are_those_of_the_formula(shape, bias, products):
-    linear = layer(bias)
-    x = torch.randn(shape).requires_grad_()
-    grad = torch.randn(*shape[:-1], 160)
+def test_forward_and_backward_are_those_of_the_formula(shape, bias, dtype, products):
+    linear = layer(bias, dtype=dtype)
+    x = torch.randn(shape, dtype=dtype, requires_grad=True)
+    grad = torch.randn(*shape[:-1], 160, dtype=dtype)
     output = linear(x)
     output.backward(grad)
-    exact = x.detach().double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
-    torch.testing.assert_close(output.double(), exact, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(x.grad.double(), grad.double() @ linear.weight.double(), atol=1e-5, rtol=1e-5)
+    assert_rounded(
+        output, x.detach().double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
+    )
+    assert_rounded(x.grad, grad.double() @ linear.weight.double())
     assert products.count == 2
 
 
-def test_inputs_and_gradients_need_not_stand_together(products):
-    linear = layer()
-    x = torch.randn(96, 200).T[::2].requires_grad_()
+@pytest.mark.parametrize("view", ["transposed", "slice", "every second"])
+def test_inputs_and_gradients_need_not_stand_together(view, dtype, products):
+    """PyTorch's own layer multiplies each example of such an input by a copy of the weight."""
+    linear = layer(dtype=dtype)
+    x = {
+        "transposed": torch.randn(16, 8, 96, dtype=dtype).transpose(0, 1),
+        "slice": torch.randn(8, 20, 96, dtype=dtype)[:, 4:],
+        "every second": torch.randn(96, 256, dtype=dtype).T[::2],
+    }[view].requires_grad_()
     output = linear(x)
     output.sum().backward()
-    exact = x.detach().double() @ linear.weight.double().T + linear.bias.double()
-    torch.testing.assert_close(output.double(), exact, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(x.grad, linear.weight.sum(dim=0).expand_as(x))
+    assert_rounded(output, x.detach().double() @ linear.weight.double().T + linear.bias.double())
+    assert_rounded(x.grad, linear.weight.double().sum(dim=0).expand_as(x))
     assert products.count == 2
 
 

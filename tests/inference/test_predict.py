@@ -57,6 +57,13 @@ def alone(run, base, name, text, features):
     return ByT5Tokenizer().decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_a_true_precision_is_the_type_of_the_base(run, precision):
+    model = predict.load(run, accelerator="cpu", precision=precision)
+    assert (model._generate.base.model.dtype == torch.bfloat16) is (precision == "bf16-true")
+    assert len(model.predict([{"task": "ner", "language": "sw", "text": "x"}])) == 1
+
+
 def test_lines_of_all_kinds_in_one_batch_are_answered_as_each_alone(run, model, base, caplog):
     text = "test xx"
     given = [

@@ -18,6 +18,7 @@ from flix_lightning.adapter.reference import merge
 from flix_lightning.common.errors import UserError
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
+from flix_lightning.models.loss import token_loss
 from flix_lightning.runs.run import Run
 from flix_lightning.training import train as experiment
 from flix_lightning.training.module import FlixModule
@@ -37,7 +38,7 @@ def tiny_module(architecture="t5", rescale=False, **options):
 
 def count(labels, module):
     """How many labels are predicted."""
-    return int(((labels if module.is_encoder_decoder else labels[:, 1:]) != -100).sum())
+    return int(((labels if module.base.is_encoder_decoder else labels[:, 1:]) != -100).sum())
 
 
 # -- training
@@ -56,7 +57,7 @@ def test_loss_is_that_of_one_example_at_a_time(architecture, step):
     for i, kept in enumerate(dropped):
         alone = merge(build(architecture), module.adapter.state_dict(), RANKS, kept)
         one = {key: value[i : i + 1] for key, value in inputs.items()}
-        labels = one["labels"] if module.is_encoder_decoder else one["labels"][:, 1:]
+        labels = one["labels"] if module.base.is_encoder_decoder else one["labels"][:, 1:]
         total += alone(**one).loss * (labels != -100).sum()
     trainer = SimpleNamespace(accumulate_grad_batches=2, world_size=3)
     module.trainer = trainer
@@ -77,7 +78,7 @@ def test_logits_are_made_only_where_there_is_a_target(architecture):
     head = module.model.get_output_embeddings()
     head.register_forward_hook(lambda _, seen, logits: made.append(logits.shape[:-1]))
     with module.adapter.route(module.adapter.space.rows(FEATURES)):
-        module._token_loss({**inputs, "own_target_tokens": wanted})
+        token_loss(module.base, inputs, wanted)
         module.model(**inputs)  # any other call has them all
     assert made == [(wanted,), inputs["labels"].shape]
 

@@ -29,7 +29,7 @@ def find_unfit(model: PreTrainedModel, projections: Mapping[str, nn.Module]) -> 
     Of experts, which get loose tokens, one may get all tokens by chance, so they are judged together.
 
     Raises:
-        UserError: the model does not run on tokens alone.
+        UserError: see `text_logits`.
     """
     (first, trained), (second, _) = (_run(model, projections, seed) for seed in (0, 1))
     fit = {name: name in trained and _keep_apart(first[name], second[name]) for name in projections}
@@ -42,12 +42,23 @@ def find_unfit(model: PreTrainedModel, projections: Mapping[str, nn.Module]) -> 
 
 
 def text_logits(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
-    """Return the logits of a plain forward; raise UserError if the model does not run on these alone."""
+    """Return the logits of a plain forward.
+
+    Raises:
+        UserError: the model does not run on these inputs alone, or its logits are not finite.
+    """
     try:
-        return model(**inputs, use_cache=False).logits
+        logits = model(**inputs, use_cache=False).logits
     except Exception as error:  # whatever a model's code raises
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{type(model).__name__} does not run on text alone ({reason})") from error
+    # Some models set the logits of tokens that they never say to -inf: only the largest counts.
+    if not logits.amax(dim=-1).isfinite().all():
+        raise UserError(
+            f"the logits of {type(model).__name__} in {logits.dtype} are not finite: its numbers are too "
+            "large for this type (take model.dtype=bfloat16 or float32), or its weights are broken"
+        )
+    return logits
 
 
 def group_names(names: Iterable[str], most: int = 100) -> str:

@@ -1,7 +1,8 @@
 """Products with frozen weights, computed by oneDNN on a CPU.
 
-PyTorch gives such products to MKL, which uses AVX-512 on Intel's processors only: on AMD's, products of
-float32 take twice as long as necessary.
+PyTorch gives products of float32 to MKL, which uses AVX-512 on Intel's processors only: on AMD's, they take
+twice as long as necessary. Those of bfloat16 it gives to oneDNN; but where an input [batch, length, d] is no
+plain matrix, it multiplies each example by a copy of the weight.
 """
 
 from typing import Any
@@ -12,6 +13,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 MIN_SIZE = 2**20  # multiply-adds from which oneDNN is faster: each call costs ten microseconds
+
+
+def _types() -> tuple[torch.dtype, ...]:
+    if not torch.backends.mkldnn.is_available():
+        return ()
+    return (
+        (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+    )
+
+
+TYPES = _types()  # that oneDNN multiplies on this processor
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -58,8 +70,8 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()  # torch.compile calls oneDNN itself
         and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
+        and x.dtype in TYPES
         and x.numel() * len(weight) >= MIN_SIZE
-        and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
     )

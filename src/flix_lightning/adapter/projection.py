@@ -89,7 +89,10 @@ class AdaptedProjection(nn.Module):
             )
         A, B = self.A, self.B
         device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else A.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        else:  # small steps are lost in bfloat16 pools, but not in products with their rows
+            dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else A.dtype
         factors = None if rows.factors is None else rows.factors[: len(index), :, None].to(dtype)
         if not torch.is_grad_enabled():
             gathered_A, gathered_B = self._gathered(A, B, index, dtype)

@@ -19,8 +19,7 @@ from torch.utils.data import DistributedSampler
 from transformers import PreTrainedTokenizerBase
 
 from flix_lightning.common.errors import UserError
-
-IGNORED = -100  # transformers' label of a position without loss
+from flix_lightning.models.loss import IGNORED
 
 
 def mixing_rates(sizes: Sequence[int], temperature: float, cap: int | None) -> np.ndarray:

@@ -177,6 +177,7 @@ def load(
     except (ValueError, RuntimeError) as error:
         raise UserError(f"Lightning refuses the accelerator or precision: {error}") from error
     base = run.load_base(whole_vocabulary=True)
+    fabric.strategy.precision.convert_module(base.model)
     adapter = inject(base.model, FeatureSpace(ranks), run.cfg.model.targets)
     adapter.load_state_dict({key: torch.cat([one[key] for one in pools]) for key in pools[0]}, ranks)
     base.model.to(fabric.device)

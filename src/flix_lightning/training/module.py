@@ -3,8 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,17 +11,16 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from flix_lightning.adapter.features import FeatureDropout
 from flix_lightning.adapter.lazy_adam import LazyAdam, clip_sparse_grad_norm_
 from flix_lightning.adapter.projection import Adapter
 from flix_lightning.common.errors import UserError
-from flix_lightning.data.batches import IGNORED
 from flix_lightning.data.mixture import Dataset
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
+from flix_lightning.models.loss import token_loss
 from flix_lightning.runs.predictions import Prediction
 from flix_lightning.tasks.definitions import Tasks
 from flix_lightning.tasks.metrics import score_texts
@@ -86,9 +84,7 @@ class FlixModule(LightningModule):
         tasks: Tasks | None = None,
     ):
         super().__init__()
-        self.model = base.model.eval()
-        self.is_encoder_decoder = base.is_encoder_decoder
-        self.decoder_start = base.decoder_start
+        self.base, self.model = base, base.model.eval()
         self.generate = Generator(base, adapter, max_new_tokens)
         self.adapter = adapter
         self.dropout = dropout
@@ -123,7 +119,7 @@ class FlixModule(LightningModule):
         features = self.dropout(batch["features"], batch["ids"], batch["step"])
         rows = self.adapter.space.rows(features, self.dropout.factor)
         with self.adapter.route(rows):
-            total = self._token_loss(batch)
+            total = token_loss(self.base, batch, batch["own_target_tokens"])
         without = (rows.index == self.adapter.space.null_row).all(dim=1).sum()
         self._seen_without += torch.tensor([len(features), without])
         loss = total / batch["target_tokens"]
@@ -131,27 +127,6 @@ class FlixModule(LightningModule):
         # Lightning divides by the number of micro-batches and DDP by that of processes, but the loss is
         # divided by the target tokens of all of them already.
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
-
-    def _token_loss(self, batch: dict[str, Any]) -> Tensor:
-        labels = batch["labels"]
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        if self.is_encoder_decoder:
-            # The model's own shifting differs from generation in how it starts mBART's targets.
-            read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0)
-            inputs["decoder_input_ids"] = torch.cat([self.generate.starts(labels), read], dim=1)
-            labels = functional.pad(labels, (len(self.decoder_start) - 1, 0), value=IGNORED)
-        else:
-            labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
-        labels = labels.flatten()
-        # The number is known from the data: to count on a GPU would wait for it.
-        counted = torch.nonzero_static(labels != IGNORED, size=batch["own_target_tokens"]).squeeze(1)
-        # With a large vocabulary, logits of padding and prompts would fill the memory.
-        head = self.model.get_output_embeddings()
-        is_layer = isinstance(head, nn.Linear)  # FSMT's is the input embedding, whose weight it takes
-        with _at_positions(counted, head) if is_layer else nullcontext():
-            logits = self.model(**inputs, use_cache=False).logits
-        logits = logits if is_layer else logits.flatten(0, 1)[counted]
-        return functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the effective batch's loss, for callbacks too."""
@@ -307,17 +282,3 @@ class FlixModule(LightningModule):
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts, done))
-
-
-@contextmanager
-def _at_positions(positions: Tensor, head: nn.Module) -> Iterator[None]:
-    """Apply `head` to its input [batch, length, width] only at `positions` [n] of batch · length."""
-
-    def select(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        return (inputs[0].flatten(0, 1).index_select(0, positions),)
-
-    hook = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        hook.remove()
