@@ -94,6 +94,7 @@ def test_every_mixture_resolves_to_the_data_that_is_there(name, short, tmp_path)
     cfg = config([f"mixture={name}", *needed, *short, f"output={tmp_path}"])
     run = Run.resolve(cfg)
     for part in ("train", "evaluate"):
+        # The config of `all` has its lists by now.
         named = {(entry.task, code) for entry in cfg.mixture[part] for code in entry.languages}
         there = {(one.task, one.language) for one in getattr(run.mixture, part)}
         assert there == named & {*benchmark.datasets()}

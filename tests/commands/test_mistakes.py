@@ -28,6 +28,8 @@ mixture.train=[{{task:nre,languages:[sw]}}] -> nre ; ner
 mixture.train=[{{task:ner,languages:[sw,am]}}] -> ner/train (am) ; data.allow_missing=true
 mixture.train=[] -> mixture.train is empty
 mixture.train=5 -> mixture.train is 5 ; list of entries
+mixture.evaluate=all mixture.train=5 -> mixture.train is 5 ; list of entries
+mixture.evaluate=all mixture.train=[ner] -> mixture.train[0]: 'ner' ; `task`
 mixture.train=[ner] -> mixture.train[0]: 'ner' ; `task`
 mixture.train=[{{task:[ner],languages:[sw]}}] -> unknown task ['ner'] ; tasks are
 mixture.train=[{{task:ner,languages:sw}}] -> train[0].languages: 'sw' ; list

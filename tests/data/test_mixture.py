@@ -214,8 +214,9 @@ def test_allow_missing_goes_on_without_and_says_so_once(folder, caplog):
         ("sw", "seen"),
         ("yo", "unseen_language"),
     ]
-    assert len(caplog.records) == 1
-    assert "ner/train (yo); ner/test (zu)" in caplog.text
+    missing, unused = (record.getMessage() for record in caplog.records)
+    assert "ner/train (yo); ner/test (zu)" in missing
+    assert unused.endswith(f"1 files of {folder} are not used: ner/test (am)")
 
 
 def entry(**changes):
@@ -454,7 +455,10 @@ def test_smaller_joint_mixtures_are_the_joint_one_on_some_of_its_languages(tmp_p
         smaller = languages
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("mixture/[a-z]*.yaml")))
+LISTS = sorted({path.stem for path in CONF.glob("mixture/[a-z]*.yaml")} - {"all"})
+
+
+@pytest.mark.parametrize("name", LISTS)
 def test_every_shipped_mixture_names_known_tasks_and_languages(name, tmp_path):
     parameters = {"task": "ner", "language": "sw"} if name == "single_dataset" else {}
     assert shipped(name, tmp_path, **parameters).train

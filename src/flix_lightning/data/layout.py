@@ -63,6 +63,11 @@ class Layout:
                     found.append((task, path.stem.removeprefix(prefix).removesuffix(suffix)))
         return found
 
+    def unknown_tasks(self) -> list[str]:
+        """Return the names of folders that hold a split and are no task's."""
+        holders = {path.parent.name for split in SPLITS for path in self.root.glob(f"*/{split}/")}
+        return sorted(name for name in holders if name not in self.tasks.by_name and not is_hidden(name))
+
     def read(self, task: str, split: str, language: str, span: Span = WHOLE_FILE) -> Iterator[Example]:
         """Read the examples of a dataset's split in the order of its lines.
 

@@ -4,18 +4,21 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.settings import plain
 from flix_lightning.data.attributes import Attribute, known_attributes
 from flix_lightning.data.layout import SPLITS, Example, Layout
-from flix_lightning.data.mixture_config import SHARED, check_code, parse_mixture
+from flix_lightning.data.mixture_config import SHARED, check_code, parse_entries, parse_mixture
 from flix_lightning.tasks.definitions import Tasks
 
 _log = logging.getLogger(__name__)
+
+ALL = "all"  # in a mixture: everything that the data holds
 
 
 class NothingThere(UserError):  # noqa: N818 - the data is like this; where data may be missing, it is no error
@@ -132,10 +135,12 @@ class Mixture:
             lacking = f"{len(missing)} files that {layout.root} lacks: {_list_files(missing)}"
             if not allow_missing:
                 raise UserError(
-                    f"mixture {name!r} names {lacking}; add them, take them out of the mixture, or set "
-                    "data.allow_missing=true to go on without them"
+                    f"mixture {name!r} names {lacking}; add them, take them out of the mixture, set "
+                    "data.allow_missing=true to go on without them, or mixture=all to take what there is"
                 )
             _log.warning("mixture %s: going on without %s", name, lacking)
+            named = {(one["task"], one["language"]) for one in (*config["train"], *config["evaluate"])}
+            _log_unused(name, layout, lambda split, dataset: dataset in named)
         if not trained:
             raise NothingThere(f"mixture {name!r}: {layout.root} holds none of its training data")
         if not any(_selects(dataset, report) for dataset in evaluate):
@@ -219,6 +224,65 @@ class Mixture:
         for split in SPLITS:
             for dataset in self.datasets(split).values():
                 yield split, dataset
+
+
+def list_all(cfg: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """Return the lists that a mixture's `all` stands for, and log what they leave out of the data.
+
+    Args:
+        cfg: A mixture's config. In the place of `train`, `evaluate` or `report`, it may say `all`.
+        layout: The data.
+
+    Returns:
+        The key of each `all` -> its list. `train` has each dataset with training data. `evaluate` has each
+        with test data, and with validation data if it is trained on. `report` has the tasks of the datasets
+        that are trained on and validated.
+    """
+    wanted = [key for key in ("train", "evaluate", "report") if cfg.get(key) == ALL]
+    if not wanted:
+        return {}
+    held = {split: dict.fromkeys(layout.datasets(split)) for split in SPLITS}
+    trained = held["train"] if "train" in wanted else _named("mixture.train", cfg["train"], layout.tasks)
+    evaluated = {one: None for one in held["test"] if one not in trained or one in held["validation"]}
+    if "evaluate" not in wanted:
+        evaluated = _named("mixture.evaluate", cfg["evaluate"], layout.tasks)
+    validated = {one: None for one in evaluated if one in trained}
+    used = {"train": trained, "validation": validated, "test": evaluated}
+    _log_unused(cfg["name"], layout, lambda split, dataset: dataset in used[split])
+    tasks = list(dict.fromkeys(task for task, _ in validated))
+    lists = {"train": _entries(trained), "evaluate": _entries(evaluated), "report": tasks}
+    return {key: lists[key] for key in wanted}
+
+
+def _entries(datasets: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return the entries of a mixture's list that name these datasets, (task, language)."""
+    languages = defaultdict(list)
+    for task, language in datasets:
+        languages[task].append(language)
+    return [{"task": task, "languages": codes} for task, codes in languages.items()]
+
+
+def _named(place: str, entries: Any, tasks: Tasks) -> dict[tuple[str, str], None]:
+    return {(one["task"], one["language"]): None for one in parse_entries(place, plain(entries), tasks)}
+
+
+def _log_unused(name: str, layout: Layout, is_used: Callable[[str, tuple[str, str]], bool]) -> None:
+    """Log the files of the data that a mixture does not use, and the folders that are no task's."""
+    files = [
+        layout.path(task, split, language).relative_to(layout.root).as_posix()
+        for split in SPLITS
+        for task, language in layout.datasets(split)
+        if not is_used(split, (task, language))
+    ]
+    if files:
+        _log.warning(
+            "mixture %s: %d files of %s are not used: %s", name, len(files), layout.root, _list_files(files)
+        )
+    if strange := layout.unknown_tasks():
+        _log.warning(
+            "mixture %s: folders of %s that are no task's are not used: %s; a task is a file task/NAME.yaml",
+            name, layout.root, list_names(strange, 20),
+        )  # fmt: skip
 
 
 class _Tags:

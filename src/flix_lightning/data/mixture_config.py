@@ -15,7 +15,7 @@ from flix_lightning.tasks.definitions import Tasks
 
 SHARED = "all"  # every dataset's name of the kind `shared`
 
-_ENTRIES = settings.list_of(settings.ANY, "a list of entries, as {task: ner, languages: [sw]},")
+_ENTRIES = settings.list_of(settings.ANY, "a list of entries, as {task: ner, languages: [sw]}, or all,")
 _KEYS = {
     "name": settings.NAME,
     "ranks": settings.MAPPING,
@@ -53,7 +53,7 @@ def parse_mixture(cfg: Mapping[str, Any], tasks: Tasks) -> dict[str, Any]:
     if not cfg["train"]:
         raise UserError("mixture.train is empty: a run needs a dataset to train on")
     attributes = parse_attributes(cfg.get("attributes"))
-    train, evaluate = (_attributes(f"mixture.{part}", cfg[part], tasks) for part in ("train", "evaluate"))
+    train, evaluate = (parse_entries(f"mixture.{part}", cfg[part], tasks) for part in ("train", "evaluate"))
     add_attributes([*train, *evaluate], attributes)
     return {
         "name": cfg["name"],
@@ -83,7 +83,13 @@ def _check_keys(
         kind.require(f"{place}.{key}", cfg.get(key))
 
 
-def _attributes(place: str, entries: Sequence[Any], tasks: Tasks) -> list[dict[str, str]]:
+def parse_entries(place: str, entries: Any, tasks: Tasks) -> list[dict[str, str]]:
+    """Return the attributes, kind -> name, of each dataset of a mixture's list.
+
+    Raises:
+        UserError: As `parse_mixture`.
+    """
+    _ENTRIES.require(place, entries)
     found = [
         one for n, entry in enumerate(entries) for one in _entry_attributes(f"{place}[{n}]", entry, tasks)
     ]

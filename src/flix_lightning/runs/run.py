@@ -25,7 +25,7 @@ from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
-from flix_lightning.data.mixture import Mixture, NothingThere
+from flix_lightning.data.mixture import Mixture, NothingThere, list_all
 from flix_lightning.data.mixture_config import SHARED
 from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR
 from flix_lightning.models import base as models
@@ -86,6 +86,7 @@ class Run:
         """
         settings.check(cfg, SETTINGS)
         run = cls(cfg, cfg.output)
+        cfg.mixture.update(list_all(cfg.mixture, run.layout))
         FeatureSpace(run.ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
         _check_kinds(cfg, run.kinds)
         run.id = run_id(run)
