@@ -1,5 +1,7 @@
 """A setting is declared once: what it may be, and whether it decides the result."""
 
+import re
+
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -67,6 +69,22 @@ def test_kinds(kind, good, bad):
     for value in bad:
         with pytest.raises(UserError, match=r"^key is .*needed"):
             kind.require("key", value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (NAME, False, "'no'"),
+        (NAME, True, "'yes'"),
+        (NAME, 2020, "'2020'"),
+        (list_of(TEXT, "a list"), ["a", False], "['a', 'no']"),
+    ],
+)
+def test_a_text_that_yaml_reads_as_another_value_needs_quotes(kind, value, text):
+    with pytest.raises(
+        UserError, match=re.escape(f"in quotes, as {text}: YAML reads it as {value!r} otherwise")
+    ):
+        kind.require("key", value)
 
 
 def test_only_what_decides_the_result_is_hashed():

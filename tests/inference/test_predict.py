@@ -143,6 +143,25 @@ def test_a_decoder_only_model_answers_as_in_its_run(tiny, data, decoder_base, tm
     assert predict.load(run, batch_size=3).predict(lines) == found
 
 
+def test_weights_of_a_precision_are_those_of_training(tiny, base, data, tmp_path):
+    """A run answers as in its test; and float16, in which this base overflows, is refused."""
+    large = AutoModelForSeq2SeqLM.from_pretrained(base)
+    with torch.no_grad():
+        for name, weight in large.named_parameters():
+            if "DenseReluDense" in name:
+                weight.mul_(800)
+    large.save_pretrained(tmp_path / "base")
+    ByT5Tokenizer().save_pretrained(tmp_path / "base")
+    own = [f"model.pretrained={tmp_path}/base", "trainer.precision=bf16-true", "trainer.max_steps=2"]
+    run = do([*tiny, *own], tmp_path)
+    lines = [{**line, "task": "ner", "language": "sw"} for line in json_lines(data / "ner/test/sw.jsonl")]
+    found = [line["prediction"] for line in json_lines(run / "predictions/test-all/ner/sw.jsonl")]
+    assert predict.load(run).predict(lines) == found
+    assert predict.load(run, precision="32-true").predict(lines) != found
+    with pytest.raises(UserError, match="not finite"):
+        predict.load(run, precision="16-true").predict(lines)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -235,6 +254,23 @@ def test_a_killed_call_goes_on_to_what_an_unbroken_one_gives(done, lines, tmp_pa
     assert out.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (b"", "-: the file is empty"),
+        (b'{"text": 1}\n', "-:1: "),
+        (None, "input=- is standard input, which is closed"),
+    ],
+)
+def test_a_bad_pipe_is_named_as_it_was_given(done, tmp_path, monkeypatch, given, said):
+    monkeypatch.setattr(sys, "stdin", None if given is None else io.TextIOWrapper(io.BytesIO(given)))
+    cfg = composed(done, tmp_path)
+    cfg.input, cfg.out = "-", str(tmp_path / "out.jsonl")
+    with pytest.raises(UserError, match=f"^{said}"):
+        command.predict(cfg)
+    assert not Path(cfg.out).exists()
+
+
 @pytest.mark.parametrize("explain", ["--explain", "explain=true"])
 def test_each_line_is_explained(run, tmp_path, explain):
     line = {"task": "ner", "language": "zu", "text": "a", "id": "x"}
@@ -263,6 +299,9 @@ def test_each_line_is_explained(run, tmp_path, explain):
         "no accelerator": (["accelerator=abacus"], ["abacus", "cpu"]),
         "no precision": (["precision=7-bit"], ["7-bit", "bf16-mixed"]),
         "the input itself": (["out=in.jsonl"], ["out=in.jsonl is the input itself"]),
+        "no file to write": (["out=/dev/stdout"], ["out=/dev/stdout is no file"]),
+        "a folder to write": (["out=."], ["out=. is no file"]),
+        "standard output": (["out=-"], ["out=- is no file"]),
         "a misspelt key": (["explian=true"], ["explian", "did you mean 'explain'"]),
     }.values(),
     ids=lambda value: None,
@@ -304,15 +343,6 @@ def test_lines_of_a_pipe_are_answered_as_those_of_a_file(done, tmp_path, monkeyp
     cfg.out = None
     with pytest.raises(UserError, match=r"is a pipe.* give out=FILE"):
         command.predict(cfg)
-
-
-def test_a_bad_line_of_a_pipe_is_named_by_the_pipe(done, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n{"text": 1}\n')))
-    cfg = composed(done, tmp_path)
-    cfg.input, cfg.out = "-", str(tmp_path / "out.jsonl")
-    with pytest.raises(UserError, match=r"^-:2: "):
-        command.predict(cfg)
-    assert not Path(cfg.out).exists()
 
 
 def test_an_interrupted_call_says_how_to_go_on(run, tmp_path, monkeypatch):

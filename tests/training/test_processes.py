@@ -71,6 +71,7 @@ PLACES = [
     (torchrun(1), 1, 1, (0, 1, 0, True)),
     (by_hand(2, local=1), 2, 1, (1, 2, 1, True)),
     (by_hand(2, local=1), 1, 1, (0, 1, 0, False)),
+    (by_hand("two"), 2, 1, (0, 2, 0, False)),
 ]
 
 

@@ -207,6 +207,10 @@ def error_line(error: Exception, config: str = "train") -> str:
         return f"{text}: pip install --constraint constraints.txt --editable . installs what is needed"
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]} has no value; give {missing[1]}=VALUE"
+    if text.endswith("Incompatible key type 'NoneType'"):
+        override = re.search(r"override (\S+):", text)
+        place = override[1] if override else "a config"
+        return f'{place}: YAML reads the key null or ~ as nothing; write "null" in quotes'
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: Hydra cannot read it; KEY=VALUE is needed, and special characters stand in "

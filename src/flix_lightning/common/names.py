@@ -35,6 +35,15 @@ def check_name(place: str, name: Any) -> str:
     return name
 
 
+def as_text(value: Any) -> Any:
+    """Return a value, or those of a list, as texts that YAML may have read so: false as "no", 20 as "20"."""
+    if isinstance(value, list):
+        return [as_text(one) for one in value]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int | float) else value
+
+
 def text_keys(place: str, table: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a mapping of a config with its keys as strings. A key that is a number becomes its digits.
 

@@ -28,6 +28,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from flix_lightning.common.errors import UserError, did_you_mean
+from flix_lightning.common.names import as_text
 
 _REQUIRED = object()
 
@@ -48,7 +49,11 @@ class Kind:
         """Raise UserError unless the value of `key` is of this kind."""
         if not self.accepts(value):
             shown = "null" if value is None else repr(value)
-            raise UserError(f"{key} is {shown}; {self.words} is needed")
+            text = as_text(value)
+            quotes = (
+                f" (in quotes, as {text!r}: YAML reads it as {shown} otherwise)" if self.accepts(text) else ""
+            )
+            raise UserError(f"{key} is {shown}; {self.words} is needed{quotes}")
 
 
 def integer(least: int, most: int = 10**9) -> Kind:

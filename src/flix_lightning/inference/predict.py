@@ -59,6 +59,10 @@ def predict(cfg: DictConfig) -> Path:
 def _predict(cfg: DictConfig, processes: Processes) -> Path:
     with _readable_twice(cfg) as source:
         out = source.with_suffix(".predictions.jsonl") if cfg.out is None else Path(cfg.out)
+        if cfg.out == "-" or (out.exists() and not out.is_file()):
+            raise UserError(
+                f"out={out} is no file; one is needed, so that a call can go on after an interruption"
+            )
         if out.exists() and out.samefile(source):
             raise UserError(f"out={out} is the input itself; name another file")
         run = Run.open(cfg.run)
@@ -99,6 +103,8 @@ def _readable_twice(cfg: DictConfig) -> Iterator[Path]:
         return
     if cfg.out is None:
         raise UserError(f"input={cfg.input} is a pipe, which gives the output no name: give out=FILE")
+    if cfg.input == "-" and sys.stdin is None:
+        raise UserError("input=- is standard input, which is closed")
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
         with sys.stdin.buffer if cfg.input == "-" else source.open("rb") as pipe:
             shutil.copyfileobj(pipe, copy)
@@ -134,5 +140,8 @@ def _line(answer: str, request: Request, explain: bool) -> str:
 
 
 def _requests(source: Path, name: str, model: Predictor) -> Iterator[Request]:
-    for where, line in read_objects(source):
-        yield model.requests.from_line(line, where.replace(str(source), name))
+    try:
+        for where, line in read_objects(source):
+            yield model.requests.from_line(line, where)
+    except UserError as error:  # it names the copy of a pipe
+        raise UserError(str(error).replace(str(source), name)) from error

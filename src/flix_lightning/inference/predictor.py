@@ -180,6 +180,7 @@ def load(
     fabric.strategy.precision.convert_module(base.model)
     adapter = inject(base.model, FeatureSpace(ranks), run.cfg.model.targets)
     adapter.load_state_dict({key: torch.cat([one[key] for one in pools]) for key in pools[0]}, ranks)
+    fabric.strategy.precision.convert_module(base.model)  # as Lightning's trainer does
     base.model.to(fabric.device)
     features = {feature: rank for one in checkpoints.values() for feature, rank in one.ranks.items()}
     reader = RequestReader(run, features, checkpoint)

@@ -151,7 +151,7 @@ def run_environment(cfg: DictConfig, script: str = "train.py", section: str = "t
 
 def _without_launcher(needed: _Needed) -> RunEnvironment:
     by_hand = [os.environ.get(name) for name in _BY_HAND]
-    if needed.processes > 1 and all(by_hand):
+    if needed.processes > 1 and all(by_hand) and all(one.isdecimal() for one in by_hand[2:]):
         world, node, local = map(int, by_hand[2:])
         if world != needed.processes:
             raise needed.refusal(f"WORLD_SIZE is {world}", first=node == local == 0)
