@@ -299,7 +299,7 @@ def test_each_line_is_explained(run, tmp_path, explain):
         "no accelerator": (["accelerator=abacus"], ["abacus", "cpu"]),
         "no precision": (["precision=7-bit"], ["7-bit", "bf16-mixed"]),
         "the input itself": (["out=in.jsonl"], ["out=in.jsonl is the input itself"]),
-        "no file to write": (["out=/dev/stdout"], ["out=/dev/stdout is no file"]),
+        "no file to write": (["out=/dev/null"], ["out=/dev/null is no file"]),
         "a folder to write": (["out=."], ["out=. is no file"]),
         "standard output": (["out=-"], ["out=- is no file"]),
         "a misspelt key": (["explian=true"], ["explian", "did you mean 'explain'"]),
