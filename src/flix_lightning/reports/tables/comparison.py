@@ -108,7 +108,9 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def _flatten(value: Any, key: str = "") -> dict[str, str]:
-    """Dotted key -> text of its value."""
+    """Dotted key -> text of its value. Null and an empty mapping are left out, as older runs lack newer keys."""
+    if value is None:
+        return {}
     if isinstance(value, dict):
         parts = [_flatten(part, f"{key}.{name}".removeprefix(".")) for name, part in value.items()]
         return {name: text for part in parts for name, text in part.items()}
