@@ -71,7 +71,11 @@ def test_lines_of_all_kinds_in_one_batch_are_answered_as_each_alone(run, model, 
         ({"task": PARSING, "language": "en", "input": text}, PARSING, "en"),  # its task's own key
         ({"task": PARSING, "language": "yo", "text": text}, PARSING, "yo"),  # text in the place of it
         ({"task": "ner", "language": "zu", "text": text, "id": 7}, "ner", "zu"),  # never trained
-        ({"task": "ner", "language": "xxx", "text": text}, "ner", "xxx"),  # a code without a name: prompted by it
+        (
+            {"task": "ner", "language": "xxx", "text": text},
+            "ner",
+            "xxx",
+        ),  # prompted by its code
         ({"language": "sw", "text": text}, None, "sw"),
         ({"text": text}, None, None),
         ({"task": "ner", "language": "sw", "prompt": "ready"}, "ner", "sw"),

@@ -108,7 +108,7 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def _flatten(value: Any, key: str = "") -> dict[str, str]:
-    """Dotted key -> text of its value. Null and an empty mapping are left out, as older runs lack newer keys."""
+    """Dotted key -> text of its value, without null and empty mappings: older runs lack newer keys."""
     if value is None:
         return {}
     if isinstance(value, dict):
