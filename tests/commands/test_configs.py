@@ -66,8 +66,8 @@ TRAINED = [
     "flix/flix_shared data/cldr_v1 mixture/single_dataset",
     *(f"model/{name} data/xtreme_up trainer/gpu" for name in RECIPES),
 ]
-#: test_train.py trains these, in several processes.
-TRAINED_ELSEWHERE = ["trainer/ddp", "trainer/fsdp"]
+#: test_train.py trains the first two, in several processes; test_your_own.py the third.
+TRAINED_ELSEWHERE = ["trainer/ddp", "trainer/fsdp", "data/hub"]
 MIXTURES = [choice.partition("/")[2] for choice in CHOICES if choice.startswith("mixture/")]
 
 

@@ -106,6 +106,7 @@ SETTINGS = {
 #: What a config may call: for the folder of its data, for its base model, and for its strategy.
 MAKERS = (
     "flix_lightning.cldr.benchmark.ensure",
+    "flix_lightning.data.hub.ensure",
     "flix_lightning.models.gguf.ensure",
     "flix_lightning.models.fsdp.ShardedStrategy",
 )
