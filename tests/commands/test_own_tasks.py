@@ -149,6 +149,7 @@ def test_report_and_dashboard_show_the_task(home, small):
     page = (folder / "outputs/dashboard.html").read_text()
     assert "headlines" in page
     assert "Cusco Quechua" in page
+    assert "My language" in page
 
 
 def test_another_definition_is_another_run_and_an_unused_task_is_not(home, small):

@@ -54,6 +54,9 @@ def page(output: Path, overrides: Sequence[str]) -> str:
             raise
         found = None  # the data of these runs may be gone
     languages = {code: None for one in compared for against in one.against for code in against.languages}
+    environment = _environment(
+        {code: name for run in runs for code, name in run.tasks.language_names.items()}
+    )
     content = {
         "output": output,
         "newest": datetime.fromtimestamp(max(run.results.stat().st_mtime for run in runs)),
@@ -64,18 +67,30 @@ def page(output: Path, overrides: Sequence[str]) -> str:
         "any_runs": any_runs,
         "missing": missing,
         "compared": compared,
-        "languages": [code for code, _ in _by_name(languages)],
+        "languages": [code for code, _ in environment.filters["by_name"](languages)],
         "heads": list(dict.fromkeys(column.head for one in compared for column in one.columns)),
         "curves": {name: make(available[name].runs) for name, make in _CURVES.items() if name in available},
         "charts": available["figure2"].reports.values() if "figure2" in available else [],
         "learning": learning_curves(compared[0].table.runs if compared else []),
         "samples": found,
     }
-    return _environment().get_template("page.html").render(content)
+    return environment.get_template("page.html").render(content)
 
 
-def _environment() -> Environment:
-    """Everything that data says is escaped; a name that the template misspells is an error."""
+def _environment(names: Mapping[str, str]) -> Environment:
+    """Everything that data says is escaped; a name that the template misspells is an error.
+
+    `names` are the user's own names of languages, by code.
+    """
+
+    def language(code: str) -> str:
+        """A language's name; what stands in the place of a language, as a task, is its own."""
+        return names.get(code) or find_name(code) or code
+
+    def by_name(languages: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """What a mapping by language holds, by the languages' names."""
+        return sorted(languages.items(), key=lambda one: language(one[0]).lower())
+
     environment = Environment(
         loader=PackageLoader("flix_lightning.reports.dashboard"),
         autoescape=True,
@@ -86,8 +101,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "signed": lambda number: f"{number:+z.1f}",
         "duration": lambda seconds: str(timedelta(seconds=round(seconds))),
-        "language": _language,
-        "by_name": _by_name,
+        "language": language,
+        "by_name": by_name,
         "draw": _draw,
         "curves": curves,
         "facts": lambda run: {row.metric: row for row in run.rows if row.split == "train"},
@@ -100,13 +115,3 @@ def _environment() -> Environment:
 
 def _draw(panel: Bars | Curves) -> Markup:
     return Markup(svg(panel))  # which escapes all texts
-
-
-def _language(code: str) -> str:
-    """A language's name; what stands in the place of a language, as a task, is its own."""
-    return find_name(code) or code
-
-
-def _by_name(languages: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What a mapping by language holds, by the languages' names."""
-    return sorted(languages.items(), key=lambda one: _language(one[0]).lower())
