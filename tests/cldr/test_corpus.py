@@ -155,6 +155,31 @@ def test_records_are_told_twice_and_a_part_is_hidden_the_second_time():
     assert all(count > 100 for count in (*hidden.values(), *languages.values()))
 
 
+def test_questions_about_names_in_other_languages_are_asked_in_english():
+    english, foreign, candidates = set(territories("en")), Counter(), Counter()
+    for pair in islice(pairs(Random(0), 6512), 1500):
+        if pair.stream != "mixed":
+            continue
+        prompt, asked, context = re.fullmatch(
+            r"(answer in English|answer English in English): question: (.+)\? title:  context: (.+)",
+            pair.input,
+        ).groups()
+        records = dict(record.split(": ", 1) for record in context.split("; "))
+        candidates[len(records)] += 1
+        if prompt == "answer English in English":
+            assert set(records) <= english
+        if match := re.fullmatch(r"(.+), (year|month)s", asked):
+            foreign[match[2], match[1] in english] += 1
+            assert any(pair.target in month for month in records.values())
+            assert pair.target.isdigit() or match[2] == "month"
+        else:
+            assert pair.target in records
+            foreign["territory", asked in {*records.values()}] += 1
+    assert set(candidates) == {1, 2, 3, 4}
+    assert all(foreign[word, False] > 4 * foreign[word, True] > 0 for word in ("year", "month"))
+    assert foreign.total() > 350
+
+
 def test_late_steps_have_other_shares():
     shares = []
     for step in (0, 1759, 1760, 4607, 4608, 4912):

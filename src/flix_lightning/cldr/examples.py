@@ -110,7 +110,7 @@ def ner(language: str, rng: random.Random, part: str) -> dict[str, object]:
     return {"text": text, "spans": spans, "target": target}
 
 
-def _question(
+def question(
     asked: Locality, told: Locality, rng: random.Random, part: str, candidates: int
 ) -> dict[str, str]:
     """Ask in the language `asked` about one of `candidates` records in the language `told`."""
@@ -129,24 +129,24 @@ def _question(
     context = "; ".join(f"{told.territories[one]}: {told.date(when, 'month')}" for one, when in facts)
     match rng.choice(("year", "month", "territory")):
         case "year":
-            question, target = f"{asked.territories[code]}, {asked.fields['year']}?", str(day.year)
+            text, target = f"{asked.territories[code]}, {asked.fields['year']}?", str(day.year)
         case "month":
-            question, target = f"{asked.territories[code]}, {asked.fields['month']}?", told.month(day)
+            text, target = f"{asked.territories[code]}, {asked.fields['month']}?", told.month(day)
         case _:
-            question, target = f"{asked.date(day, 'month')}?", told.territories[code]
-    return {"question": question, "title": "", "context": context, "target": target}
+            text, target = f"{asked.date(day, 'month')}?", told.territories[code]
+    return {"question": text, "title": "", "context": context, "target": target}
 
 
 def qa_in_lang(language: str, rng: random.Random, part: str, candidates: int = CANDIDATES) -> dict[str, str]:
     """Make a question about records in the same language -> a span of them."""
-    return _question(locality(language), locality(language), rng, part, candidates)
+    return question(locality(language), locality(language), rng, part, candidates)
 
 
 def qa_cross_lang(
     language: str, rng: random.Random, part: str, candidates: int = CANDIDATES
 ) -> dict[str, str]:
     """Make a question in the language about English records -> an English span."""
-    return _question(locality(language), locality("en"), rng, part, candidates)
+    return question(locality(language), locality("en"), rng, part, candidates)
 
 
 MAKERS = {

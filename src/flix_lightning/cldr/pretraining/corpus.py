@@ -1,17 +1,18 @@
 """The base model's pretraining text: names, values and records of all languages, skills, English tasks.
 
-It has none of the five tasks in another language than English, and no value of a validation or test set
-(`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them.
+It has no prompt and no question word of the five tasks in another language than English, and no value of a
+validation or test set (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the
+tasks in them.
 """
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from itertools import islice
 
-from flix_lightning.cldr.examples import CANDIDATES, MAKERS, random_value
+from flix_lightning.cldr.examples import CANDIDATES, MAKERS, question, random_value
 from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, UNITS, Locality, locality
 from flix_lightning.cldr.values import Value, draw, random_measure, random_money
 from flix_lightning.tasks.definitions import shipped_tasks
@@ -25,6 +26,7 @@ STREAMS = {
     1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
     4608: {"names": 0.45, "skill": 0.05, "task": 0.5},
     4912: {"records": 0.55, "names": 0.15, "skill": 0.05, "task": 0.25},
+    6512: {"records": 0.3, "names": 0.15, "mixed": 0.3, "skill": 0.05, "task": 0.2},
 }
 
 #: Shares of what is named, and of names to be restored in English, which questions across languages need.
@@ -189,6 +191,18 @@ def _skill(rng: random.Random) -> Pair:
     return Pair(f"{skill}: {'; '.join(items)}", "; ".join(result), "skill")
 
 
+def mixed(rng: random.Random) -> Pair:
+    """Ask in English, under an English prompt, for a record that is named in another language.
+
+    The context is in that language too, or in English. So the base answers about what it reads in any
+    language, as it does in English; no prompt and no question word of another language is in it.
+    """
+    asked = replace(locality(rng.choice(LANGUAGES)), fields=locality("en").fields)
+    task, told = rng.choice([("qa_in_lang", asked), ("qa_cross_lang", locality("en"))])
+    example = question(asked, told, rng, PART, rng.randint(1, CANDIDATES))
+    return Pair(shipped_tasks()[task].render(example, "English"), example["target"], "mixed")
+
+
 def english(task: str, rng: random.Random) -> Pair:
     """Return an English example of `task`, prompted as in training; questions have one candidate or more."""
     easier = {"candidates": rng.randint(1, CANDIDATES)} if task.startswith("qa_") else {}
@@ -203,6 +217,7 @@ def pairs(rng: random.Random, step: int = 0) -> Iterator[Pair]:
         "text": _text,
         "names": _names,
         "records": _records,
+        "mixed": mixed,
         "skill": _skill,
         "task": lambda r: english(*r.choices(list(ENGLISH_TASKS), list(ENGLISH_TASKS.values())), r),
     }
