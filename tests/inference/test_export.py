@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from peft import AutoPeftModelForSeq2SeqLM, PeftModel
 from safetensors.torch import load_file
 from tiny_models import FEATURES, RANKS, adapt, batch, build
-from tiny_runs import checkpoint, rows
+from tiny_runs import checkpoint, do, rows
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -242,6 +242,20 @@ def test_a_base_that_a_call_made_is_made_again(done, base, tmp_path):
     card = ModelCard.load(tmp_path / "out/README.md")
     assert (card.data.base_model, card.data.license) == ("made", "cc0-1.0")
     assert "licence: cc0-1.0" in card.text
+
+
+def test_a_kind_that_follows_from_the_language_is_added(tiny, tmp_path):
+    family = ["+attributes=family", "+mixture.ranks.family=2", "flix.controls=[]", "trainer.max_steps=1"]
+    run = do([*tiny, *family], tmp_path)
+    ran = commands.run(tmp_path, "export.py", f"run={run}", "features=[task:ner,language:sw]", "out=one")
+    assert "FLix: task:ner, language:sw, family:Atlantic-Congo" in (tmp_path / "one/README.md").read_text()
+    assert "trained with" not in ran.out + ran.err
+    commands.run(tmp_path, "export.py", f"run={run}", "features=all", "out=all")
+    pairs = ("sw-Atlantic-Congo", "yo-Atlantic-Congo", "en-Indo-European")
+    expected = {f"{task}-{pair}" for task in ("ner", "semantic_parsing") for pair in pairs}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == expected
+    ran = commands.run(tmp_path, "export.py", f"run={run}", "features=[task:ner]", "out=two")
+    assert "trained with language, family too, and features names none of it" in ran.out + ran.err
 
 
 def allow_paths():

@@ -3,13 +3,14 @@
 The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
@@ -24,10 +25,13 @@ from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, list_names
 from flix_lightning.common.files import atomic_folder
+from flix_lightning.data.attributes import Attribute, known_attributes, parse_attributes
 from flix_lightning.inference.settings import RUN
 from flix_lightning.models.base import Base
 from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.run import Run
+
+log = logging.getLogger(__name__)
 
 #: What each setting of `conf/export.yaml` may be.
 _SETTINGS = {
@@ -58,11 +62,14 @@ def export(cfg: DictConfig) -> Iterator[Path]:
         write_flix(run, checkpoint, run.load_base(whole_vocabulary=True), out)
         yield out
         return
+    attributes = parse_attributes(settings.plain(OmegaConf.select(run.cfg, "mixture.attributes")))
     if cfg.features == "all":
-        combinations = _combinations(run.checkpoint(run.select_checkpoint(cfg.checkpoint, [])).ranks)
+        ranks = run.checkpoint(run.select_checkpoint(cfg.checkpoint, [])).ranks
+        combinations = _combinations(ranks, attributes)
         places = [out / _folder_name(one) for one in combinations]
     else:
-        combinations, places = [list(cfg.features)], [out]
+        selected = run.checkpoint(run.select_checkpoint(cfg.checkpoint, _tasks(cfg.features)))
+        combinations, places = [_complete(cfg.features, selected.ranks, attributes)], [out]
     names = [run.select_checkpoint(cfg.checkpoint, _tasks(features)) for features in combinations]
     read = {name: run.checkpoint(name) for name in dict.fromkeys(names)}
     checkpoints = [read[name] for name in names]
@@ -98,12 +105,34 @@ def _tasks(features: Collection[str]) -> list[str]:
     return [name for kind, _, name in (one.partition(":") for one in features) if kind == "task"]
 
 
-def _combinations(ranks: Mapping[str, int]) -> list[list[str]]:
-    """One feature of each kind, in every way there is."""
+def _combinations(ranks: Mapping[str, int], attributes: Sequence[Attribute]) -> list[list[str]]:
+    """One feature of each kind, in every way there is; a kind that follows from another follows."""
+    following = {one.kind for one in attributes}
     kinds: dict[str, list[str]] = {}
     for feature in ranks:
-        kinds.setdefault(feature.partition(":")[0], []).append(feature)
-    return [list(one) for one in product(*kinds.values())]
+        if (kind := feature.partition(":")[0]) not in following:
+            kinds.setdefault(kind, []).append(feature)
+    return [_with_following(one, ranks, attributes) for one in product(*kinds.values())]
+
+
+def _complete(
+    features: Collection[str], ranks: Mapping[str, int], attributes: Sequence[Attribute]
+) -> list[str]:
+    """Add the features that follow from those that are asked for; log the kinds that are left out."""
+    features = _with_following(features, ranks, attributes)
+    kinds = {feature.partition(":")[0] for feature in features}
+    trained = dict.fromkeys(feature.partition(":")[0] for feature in ranks)
+    if lacking := [kind for kind in trained if kind not in kinds]:
+        log.warning("the run was trained with %s too, and features names none of it", ", ".join(lacking))
+    return features
+
+
+def _with_following(
+    features: Collection[str], ranks: Mapping[str, int], attributes: Sequence[Attribute]
+) -> list[str]:
+    named = {kind: name for kind, _, name in (feature.partition(":") for feature in features)}
+    known = (":".join(item) for item in known_attributes(named, attributes).items())
+    return list(dict.fromkeys([*features, *(feature for feature in known if feature in ranks)]))
 
 
 def _folder_name(features: Collection[str]) -> str:
