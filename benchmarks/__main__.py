@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import clock, counts, generation, layer, steps, workloads
+from benchmarks import clock, counts, generation, layer, precision, steps, workloads
 from benchmarks.measure import Measure
 from benchmarks.report import report, write
 from benchmarks.workloads import TARGETS
@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         clock.keep_memory()
     measures, console = [], Console()
-    for one in _gpu(options.rounds) if options.gpu else _cpu(options.rounds, options.quick):
+    if options.precision:
+        timed = precision.time_precision(options.rounds)
+    else:
+        timed = _gpu(options.rounds) if options.gpu else _cpu(options.rounds, options.quick)
+    for one in timed:
         measures.append(one)
         report([one], ()).terminal(console)
     write(measures, _notes(options), options.out)
@@ -44,6 +48,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--gpu", action="store_true", help="time training steps of a model of 270M parameters on a GPU"
     )
+    parser.add_argument("--precision", action="store_true", help="bfloat16 and float32, a model of 198M")
     parser.add_argument("--rounds", type=int, default=11, help="rounds in which each contender is timed (11)")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder to write to")
     options = parser.parse_args(arguments)

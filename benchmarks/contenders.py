@@ -43,7 +43,7 @@ class Contender:
 
 def frozen(base: PreTrainedModel) -> Contender:
     """The base alone. Its backward pass reaches the embeddings, almost as an adapted model's does."""
-    model = copy.deepcopy(base).requires_grad_(False)
+    model = _copy(base).requires_grad_(False)
     model.enable_input_require_grads()
     return Contender(model, [])
 
@@ -52,13 +52,13 @@ def lora(base: PreTrainedModel, rank: int, targets: str) -> Contender:
     """PEFT's LoRA on the projections that FLix adapts for the same `targets`."""
     names = list(find_targets(base, targets))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
-    model = get_peft_model(copy.deepcopy(base), config)
+    model = get_peft_model(_copy(base), config)
     return Contender(model, [weight for weight in model.parameters() if weight.requires_grad])
 
 
 def flix(base: PreTrainedModel, features: int, targets: str, batch: int, lazy: bool = False) -> Contender:
     """FLix with `features` features; each of `batch` examples has a task and a language."""
-    model = copy.deepcopy(base)
+    model = _copy(base)
     adapter = inject(model, space(features), targets, sparse_gradients=lazy)
     named = examples(features, batch)
     # Each forward pass looks its rows up, as in training.
@@ -96,3 +96,8 @@ def trainable(base: PreTrainedModel, targets: str, batch: int) -> dict[str, Cont
         f"PEFT LoRA r={MATCHED_RANK}": lora(base, MATCHED_RANK, targets),
         **{name(count): flix(base, count, targets, batch) for count in COUNTS},
     }
+
+
+def _copy(base: PreTrainedModel) -> PreTrainedModel:
+    """Copy a model but for its weights, which nobody changes."""
+    return copy.deepcopy(base, {id(weight): weight for weight in base.parameters()})

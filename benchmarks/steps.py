@@ -67,7 +67,7 @@ def time_lazy_steps(workload: Workload, rounds: int) -> Measure:
 
 def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
     """Return a function that does one training step of one micro-batch, with training's optimizer."""
-    optimizer = _optimizer(contender) if contender.trained else None
+    optimizer = optimizer_of(contender) if contender.trained else None
 
     def call() -> None:
         with contender.around():
@@ -86,7 +86,7 @@ def _where(workload: Workload, targets: str) -> str:
 
 def _dense_alone(contender: Contender) -> Callable[[], None]:
     """Return the part of a step that grows with D: a dense gradient of every row, and its AdamW step."""
-    optimizer = _optimizer(contender)
+    optimizer = optimizer_of(contender)
 
     def call() -> None:
         for weight in contender.trained:
@@ -97,7 +97,8 @@ def _dense_alone(contender: Contender) -> Callable[[], None]:
     return call
 
 
-def _optimizer(contender: Contender) -> torch.optim.Optimizer:
+def optimizer_of(contender: Contender) -> torch.optim.Optimizer:
+    """Make a contender's optimizer, as in training."""
     if contender.lazy:
         return LazyAdam(contender.trained, lr=1e-3)
     return torch.optim.AdamW(contender.trained, lr=1e-3, weight_decay=0.0, fused=True)

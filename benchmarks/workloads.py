@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,19 +63,27 @@ def _llama() -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
-def _gemma() -> PreTrainedModel:
-    """Gemma 3 270M with a smaller vocabulary: the logits of its own would fill the memory."""
+def _gemma(vocabulary: int, dtype: torch.dtype) -> PreTrainedModel:
+    """Gemma 3 270M with a smaller vocabulary."""
     torch.manual_seed(0)
     config = Gemma3TextConfig(
-        vocab_size=16384, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
-        num_attention_heads=4, num_key_value_heads=1, head_dim=256, dtype="bfloat16",
+        vocab_size=vocabulary, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=256,
     )  # fmt: skip
-    return Gemma3ForCausalLM(config).to(torch.bfloat16).eval()
+    return Gemma3ForCausalLM(config).to(dtype).eval()
 
 
 WORKLOADS = (
     Workload("the built-in T5 (5.9M)", _t5, batch=32, length=48, target=16),
     Workload("a Llama of d = 512, 4 layers (13M)", _llama, batch=8, length=64),
 )
-ON_GPU = Workload("a Gemma 3 of 270M's shape", _gemma, batch=64, length=256)
+# The logits of Gemma's own vocabulary would fill the memory.
+ON_GPU = Workload("a Gemma 3 of 270M's shape", partial(_gemma, 16384, torch.bfloat16), batch=64, length=256)
+#: With the tokens that the lite data uses, by the type of the weights.
+CUT_GEMMA = {
+    dtype: Workload(
+        "a Gemma 3 270M of 152,000 tokens", partial(_gemma, 152_000, getattr(torch, dtype)), 16, 96
+    )
+    for dtype in ("float32", "bfloat16")
+}
 TARGETS = {"default": "q and v", "all-linear": "all linear"}

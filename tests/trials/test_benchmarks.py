@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import clock, counts, generation, layer, loop, steps, workloads
+from benchmarks import clock, counts, generation, layer, loop, precision, steps, workloads
 from benchmarks.contenders import Contender
 from benchmarks.measure import measure
 from benchmarks.workloads import Workload
@@ -49,6 +49,21 @@ def test_every_measure_is_taken_of_an_encoder_decoder_and_a_decoder(tmp_path, mo
     printed = capsys.readouterr().out
     assert "FLix D=1,000" in printed
     assert "FLix D=40, base by oneDNN, as in train.py" in printed
+
+
+def test_precisions_are_compared(tmp_path, monkeypatch):
+    tiny = {
+        name: Workload("a Llama", lambda dtype=dtype: build("llama", dtype).eval(), 2, 6)
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+    monkeypatch.setattr(precision, "CUT_GEMMA", tiny)
+    monkeypatch.setattr(precision, "TARGETS", 3)
+    monkeypatch.setattr(clock, "LEAST", 0.0)
+    monkeypatch.setattr(clock, "keep_memory", lambda: None)  # for other tests have this process too
+    assert benchmarks.main(["--precision", "--rounds", "2", "--out", str(tmp_path)]) == 0
+    found = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    bars = {row["bar"] for one in found for row in one["rows"] if row["contender"] == "FLix D=40, bfloat16"}
+    assert bars == {0.6, 1.1, 0.7}
 
 
 def test_a_ratio_is_of_the_figures_of_one_round():
@@ -134,7 +149,7 @@ def test_bytes_kept_are_those_of_what_backward_reads():
     ("arguments", "message"),
     [
         (["--rounds", "1"], "at least 2"),
-        (["--gpu"], "PyTorch finds none"),
+        (["--gpu"], "PyTorch finds no GPU"),
         (["--rounds", "x"], "invalid int"),
     ],
 )
