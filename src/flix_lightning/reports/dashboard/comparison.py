@@ -13,7 +13,7 @@ from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
 #: The tables that compare methods, with their columns. The page's answer is the first that is available.
-_COLUMNS = {"table1": TABLE1, "lite": lite.COLUMNS, "table2": TABLE2}
+_COLUMNS = {"table1": TABLE1, **lite.COLUMNS, "table2": TABLE2}
 
 
 @dataclass(frozen=True)

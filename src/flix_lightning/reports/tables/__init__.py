@@ -33,7 +33,7 @@ _ONE_FILE = {
     "table4": table4.table,
     "table5": table5.table,
     "figure2": figure2.figure,
-    "lite": lite.table,
+    **{sweep: partial(lite.table, sweep) for sweep in lite.COLUMNS},
     "languages": growth.table,
     "search_flix": search.table,
     "search_lora": search.table,
