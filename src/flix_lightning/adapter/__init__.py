@@ -10,8 +10,7 @@ example has its own features, at the cost of the active ranks alone::
 
     space = FeatureSpace({"task:ner": 4, "task:qa": 4, "language:sw": 2})
     adapter = inject(model, space, targets="all-linear")  # model: any Hugging Face model
-    with adapter.route(space.rows([("task:ner", "language:sw"), ("task:qa",)])):  # features of two examples
-        loss = model(**batch).loss
+    loss = model(**batch, features=[("task:ner", "language:sw"), ("task:qa",)]).loss  # of two examples
     loss.backward()  # gives gradients to adapter.parameters() alone
 """
 

@@ -84,7 +84,8 @@ def _run(
 
     def record(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
-            d_out = module.weight.shape[0 if isinstance(module, nn.Linear) else 1]
+            # A four-bit weight is packed into another shape.
+            d_out = module.out_features if isinstance(module, nn.Linear) else module.weight.shape[1]
             if not inputs or getattr(output, "shape", None) != (*inputs[0].shape[:-1], d_out):
                 calls[name].append(None)
                 return output

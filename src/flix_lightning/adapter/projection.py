@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter import update
+from flix_lightning.adapter.calling import accept_features
 from flix_lightning.adapter.features import FeatureSpace, Rows
 from flix_lightning.adapter.layout import group_names
 from flix_lightning.adapter.routing import Routing
@@ -239,6 +240,8 @@ def inject(
 ) -> Adapter:
     """Freeze `model` and replace each projection that `targets` selects by an `AdaptedProjection`.
 
+    `model(…, features=…)` and `model.generate(…, features=…)` then take the features of each example.
+
     Args:
         model: any Hugging Face model; changed in place.
         space: the features.
@@ -248,10 +251,11 @@ def inject(
             costs what these rows cost, however many rows there are.
 
     Raises:
-        UserError: see `find_targets`; `model` checkpoints activations already.
+        UserError: see `find_targets`; `model` checkpoints activations already, or gives no gradient.
     """
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise UserError("gradient checkpointing must be off: it loses the rows, checkpoint_layers does not")
+    _keep_gradients(model)
     model.supports_gradient_checkpointing = False
     model.requires_grad_(False)
     routing, modules = Routing(), {}
@@ -262,7 +266,9 @@ def inject(
         modules[name] = AdaptedProjection(name, base, space, routing, seed, sparse_gradients)
         for place in places[base]:
             model.set_submodule(place, modules[name])
-    return Adapter(model.name_or_path, space, modules, routing)
+    adapter = Adapter(model.name_or_path, space, modules, routing)
+    accept_features(model, adapter)
+    return adapter
 
 
 def load_adapter(model: PreTrainedModel, source: str | Path, revision: str | None = None) -> Adapter:
@@ -287,6 +293,21 @@ def load_adapter(model: PreTrainedModel, source: str | Path, revision: str | Non
     adapter = inject(model, FeatureSpace(saved.ranks), "|".join(map(re.escape, saved.targets)))
     adapter.load_state_dict(saved.pools, saved.ranks)
     return adapter
+
+
+def _keep_gradients(model: PreTrainedModel) -> None:
+    """Let four-bit projections of bitsandbytes stay as they are: on some CPUs, evaluation packs them anew.
+
+    From then on they give no gradient.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise UserError(
+                    f"{name} gives no gradient any more, as bitsandbytes packed it in an evaluation: "
+                    "load the model again, and inject the adapter first"
+                )
 
 
 def require_finite(pools: Mapping[str, Tensor]) -> None:

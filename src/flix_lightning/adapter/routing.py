@@ -27,7 +27,7 @@ class Routing:
     def rows(self) -> Rows:
         """The rows in force; without any it raises RuntimeError, so that no other batch's are used."""
         if self._rows is None:
-            raise RuntimeError("an adapted model ran outside `with adapter.route(rows):`")
+            raise RuntimeError("an adapted model ran without features= and outside `adapter.route`")
         return self._rows
 
     @contextmanager
