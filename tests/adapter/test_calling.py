@@ -8,6 +8,8 @@ from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
     BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -39,6 +41,25 @@ def test_forward_and_generate_take_features(architecture):
             parameter.zero_()
         assert torch.equal(other(**forward, features=FEATURES).logits, logits)
         assert not torch.equal(model(**forward, features=FEATURES).logits, logits)
+
+
+def test_a_classifier_takes_features():
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        num_labels=3,
+    )
+    model = BertForSequenceClassification(config).eval()
+    adapter = adapt(model)
+    ids = torch.arange(3, 15).view(4, 3)
+    with torch.no_grad(), adapter.route(adapter.space.rows(FEATURES)):
+        logits = model(ids).logits
+    assert torch.equal(model(ids, features=FEATURES).logits, logits)
+    with torch.no_grad():
+        assert not torch.equal(model(ids, features=[()] * 4).logits, logits)
 
 
 def examples(count=8):

@@ -17,7 +17,7 @@ def accept_features(model: PreTrainedModel, adapter: "Adapter") -> None:
     `save_pretrained` and `push_to_hub` of the model then write the adapter alone: transformers could not read
     the adapted projections again.
     """
-    for name in ("forward", "generate"):
+    for name in ("forward", "generate") if hasattr(model, "generate") else ("forward",):
         method = getattr(model, name)
         call = partial(_call, adapter, method)
         call.__signature__ = _with_features(inspect.signature(method))  # Trainer drops other columns
