@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_runs
+import torch
 import wandb
 from omegaconf import OmegaConf
 from wandb.proto.wandb_internal_pb2 import Record
@@ -283,12 +284,14 @@ def interrupted():
     FlixModule.training_step = training_step
 
 
+LOGGED = ["flix.controls=[[]]", "flix.dropout=0.4", "trainer.max_steps=6", "evaluation.every=4"]
+
+
 @pytest.fixture(scope="module")
 def in_wandb(tiny, tmp_path_factory):
     """The folder of a run that was interrupted and called again, and its folders of W&B."""
     folder = tmp_path_factory.mktemp("wandb")
-    asked = [*tiny, "logger=[csv,wandb]", "flix.controls=[[]]", "flix.dropout=0.4", "trainer.max_steps=6"]
-    asked += ["+trainer.log_every_n_steps=2", "evaluation.every=4"]
+    asked = [*tiny, *LOGGED, "logger=[csv,wandb]", "+trainer.log_every_n_steps=2"]
     commands.run(folder, "train.py", *asked, before=interrupted, code=143)
     commands.run(folder, "train.py", *asked, before=own_service)
     (path,) = folder.glob("outputs/runs/*")
@@ -301,6 +304,16 @@ def test_a_run_in_wandb_has_a_name_that_says_its_settings(in_wandb):
         name = "flix-tiny pretrained=base0 steps=6 batch_size=8 warmup_steps=2 lr=2e-2 p=0.4"
         assert description.display_name == f"{name} s0"
         assert (description.run_group, description.job_type) == (name, "tiny")
+
+
+def test_logging_leaves_the_run_and_its_results_as_they_are(in_wandb, tiny, tmp_path):
+    path, _ = in_wandb
+    silent = tiny_runs.do([*tiny, *LOGGED, "logger=[]", "+trainer.log_every_n_steps=0"], tmp_path)
+    assert silent.name == path.name
+    found = [[row for row in tiny_runs.rows(one) if row["metric"] != "seconds"] for one in (silent, path)]
+    assert found[0] == found[1]
+    pools = [tiny_runs.checkpoint(one)["adapter"] for one in (silent, path)]
+    assert all(torch.equal(pools[0][key], pool) for key, pool in pools[1].items())
 
 
 def test_a_run_in_wandb_is_logged_once_and_by_its_steps(in_wandb):
