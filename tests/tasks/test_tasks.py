@@ -83,7 +83,8 @@ def written(folder, definition):
 
 def test_a_task_of_ones_own(tmp_path):
     path = written(tmp_path, OWN)
-    tasks = Tasks.of({"headlines": str(path)}, {"quz": "Qusqu runasimi"})
+    tasks = Tasks.of({"headlines": str(path), "other": str(path)}, {"quz": "Qusqu runasimi"})
+    assert tasks.get("other").name == "other"
     task = tasks.get("headlines")
     assert task.metrics == ("rougeL", "rouge2", "bleu")
     assert task.keys == ("title", "body", "headline")
@@ -142,7 +143,7 @@ def test_a_malformed_task_is_one_line_of_file_and_key(tmp_path, definition, key,
     if definition == "input: {text}":
         path.write_text(yaml.safe_dump({**without("input")}) + definition)
     with pytest.raises(UserError) as caught:
-        read_task(path)
+        read_task(path, "headlines")
     line = str(caught.value)
     assert line.startswith(f"{path}: ")
     assert "\n" not in line

@@ -90,7 +90,7 @@ class Run:
         FeatureSpace(run.ranks), FeatureDropout(cfg.seed, plain(cfg.flix.dropout))
         _check_kinds(cfg, run.kinds)
         run.id = run_id(run)
-        run.keep_tasks()
+        run._keep_tasks()
         name = f"{run.method.lower()}-{run.mixture.name}-seed{cfg.seed}-{run.id}"
         run.path = Path(cfg.output) / "runs" / name
         return run
@@ -203,7 +203,7 @@ class Run:
         """The ranks of the method's features, and of those that the run starts with."""
         return self.start.add_to(self.own_ranks) if self.start else self.own_ranks
 
-    def keep_tasks(self) -> None:
+    def _keep_tasks(self) -> None:
         """Put the definitions of the mixture's own tasks in the place of their files, in the config."""
         used = {one.task for one in (*self.mixture.train, *self.mixture.evaluate)}
         own = [name for name in self.cfg.get("tasks") or {} if name in used]

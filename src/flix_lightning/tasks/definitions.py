@@ -170,7 +170,9 @@ class Tasks:
             UserError: A file cannot be read, or a definition or a language name is malformed.
         """
         tasks = {
-            name: read_task(Path(one)) if isinstance(one, str) else Task.parse(name, one, f"tasks.{name}")
+            name: read_task(Path(one), name)
+            if isinstance(one, str)
+            else Task.parse(name, one, f"tasks.{name}")
             for name, one in (own or {}).items()
         }
         names = text_keys("data.languages", language_names or {})
@@ -216,11 +218,11 @@ class Tasks:
 @cache
 def shipped_tasks() -> Mapping[str, Task]:
     """Return name -> task of each file in `conf/task/`."""
-    return {path.stem: read_task(path) for path in sorted((CONF / "task").glob("*.yaml"))}
+    return {path.stem: read_task(path, path.stem) for path in sorted((CONF / "task").glob("*.yaml"))}
 
 
-def read_task(path: Path) -> Task:
-    """Read the YAML of a task, which is called as its file.
+def read_task(path: Path, name: str) -> Task:
+    """Read the YAML of the task of that name.
 
     Raises:
         UserError: The file cannot be read, or as `Task.parse`.
@@ -229,7 +231,7 @@ def read_task(path: Path) -> Task:
         definition = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: no YAML of a task ({' '.join(str(error).split())})") from error
-    return Task.parse(path.stem, definition, str(path))
+    return Task.parse(name, definition, str(path))
 
 
 def _order_metrics(place: str, names: list[str], selects: str | None) -> tuple[str, ...]:
