@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from reference import pairs
 from tiny_models import ARCHITECTURES, FEATURES, RANKS, adapt, batch, build
 from torch import nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter.features import FeatureSpace
@@ -240,6 +240,15 @@ def test_embeddings_are_never_targets(targets, tied):
     with pytest.raises(UserError, match="matches no projection"):
         inject(model, SPACE, targets)
     assert "lm_head" not in inject(model, SPACE, "all-linear").modules
+
+
+def test_a_vocabulary_as_large_as_the_hidden_size_costs_no_projection():
+    config = LlamaConfig(
+        vocab_size=16, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=4
+    )
+    targets = inject(LlamaForCausalLM(config), SPACE, "all-linear").modules
+    assert {"q_proj", "o_proj"} <= {name.rpartition(".")[2] for name in targets}
+    assert "lm_head" not in targets
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -33,12 +33,10 @@ def find_targets(model: PreTrainedModel, targets: str) -> dict[str, nn.Linear | 
     others = [part for tower in _other_modalities(model) for part in _projections(tower).values()]
     head = model.get_output_embeddings()
     excluded = {id(module.weight) for module in [*embeddings, *others, head] if module is not None}
-    # FSMT has another head than it says.
-    excluded |= {
-        id(one.weight)
-        for one in _projections(model).values()
-        if head and one.weight.shape == head.weight.shape
-    }
+    # FSMT has another head than it says. A square weight may be any projection.
+    shape = head.weight.shape if head else None
+    if shape and shape[0] != shape[1]:
+        excluded |= {id(one.weight) for one in _projections(model).values() if one.weight.shape == shape}
     projections = {name: one for name, one in _projections(model).items() if id(one.weight) not in excluded}
     try:
         pattern = re.compile(_pattern(targets, model.config.model_type))
