@@ -41,7 +41,7 @@ mixture.report=ner -> mixture.report is 'ner' ; list of tasks
 mixture.name=../../x -> mixture.name is '../../x' ; letters, digits
 mixture.name=5 -> mixture.name is 5 ; in quotes, as '5'
 mixture.report=[false] -> mixture.report is [False] ; in quotes, as ['no']
-+flix.ranks.language={{null:1,default:2}} -> flix.ranks.language ; null ; in quotes
++flix.ranks.language={{null:1,default:2}} -> flix.ranks.language ; null ; key type
 mixture.sampling=5 -> mixture.sampling is 5 ; a mapping
 mixture.sampling.temperature=nan -> sampling.temperature is nan ; above 0
 mixture.sampling.cap=0.5 -> sampling.cap is 0.5 ; whole number from 1
@@ -541,4 +541,4 @@ def test_a_bad_run(earlier, tmp_path, how):
     assert not (tmp_path / "a/out").exists()
 
 
-EXPORT = {"checkpoint": None, "merge": False, "pad_rank": None}
+EXPORT = {"checkpoint": None, "format": "peft", "merge": False, "pad_rank": None}

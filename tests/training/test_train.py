@@ -189,6 +189,7 @@ DECIDES = {
     "model.targets": "default",
     "model.dtype": "bfloat16",
     "model.vocabulary": "data",
+    "data.languages": {"sw": "Swahili of the coast"},
     "data.max_input_length": 40,
     "data.max_target_length": 5,
     "flix.ranks": {"task": 4, "language": 3},
@@ -269,9 +270,12 @@ def test_every_setting_is_known_to_decide_or_not(cfg):
         "data.root",
         "model.pretrained",
         "model.revision",
+        "model.chat_template",
+        "mixture.attributes",
         "mixture.ranks",
         "flix.lora_rank",
         "start",
+        "tasks",
     ]
     listed = [*DECIDES, *LEAVES, *elsewhere]
     assert {key for key in settings if not any(f"{key}.".startswith(f"{one}.") for one in listed)} == set()
@@ -617,7 +621,7 @@ def tell():
 
     def tells_scores(self):
         found = scores(self)
-        print("FOUND", self.global_step, [(one.index, one.value, one.predictions) for one in found])
+        print("FOUND", self.global_step, [(one.index, one.values, one.predictions) for one in found])
         return found
 
     def tells_best(self, trainer, module):

@@ -58,7 +58,7 @@ def figure(runs: Sequence[Run]) -> BarChart:
         ),
     )
     return BarChart(
-        (results,), (), title, (Bars("Ours", heads, bars), Bars("The paper's own", heads, printed))
+        (results,), title=title, panels=(Bars("Ours", heads, bars), Bars("The paper's own", heads, printed))
     )
 
 
