@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 
 # First and later layers of encoder and decoder, with and without padding, for rows that are mixed, uniform or
 # empty, each get a graph. Above torch's own limit of 8 graphs, layers would stay uncompiled.
@@ -43,7 +43,7 @@ def _forward(plain: Callable, compiled: Callable, *args: Any, **options: Any) ->
     try:
         return (compiled if torch.is_grad_enabled() else plain)(*args, **options)
     except torch._dynamo.exc.TorchDynamoException as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"torch cannot compile here ({type(error).__name__}: {reason}); it needs a C++ compiler such as "
             "g++, and on a GPU Triton: install them, or set trainer.compile=false"

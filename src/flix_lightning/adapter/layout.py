@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.errors import UserError, list_names, one_line
 
 BATCH, LENGTH = 3, 7  # that none can be taken for the other, or for a multiple of it
 
@@ -50,7 +50,7 @@ def text_logits(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
     try:
         logits = model(**inputs, use_cache=False).logits
     except Exception as error:  # whatever a model's code raises
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{type(model).__name__} does not run on text alone ({reason})") from error
     # Some models set the logits of tokens that they never say to -inf: only the largest counts.
     if not logits.amax(dim=-1).isfinite().all():

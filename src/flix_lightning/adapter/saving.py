@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter.features import FeatureSpace
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.files import write_atomic
 
 CONFIG, WEIGHTS = "flix_config.json", "flix_adapter.safetensors"
@@ -122,5 +122,5 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except Exception as error:  # what the hub, the network and the cache raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{name}: no such folder, and the hub does not give it ({reason})") from error

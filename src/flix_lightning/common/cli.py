@@ -36,7 +36,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
-from flix_lightning.common.errors import UserError, did_you_mean  # noqa: E402
+from flix_lightning.common.errors import UserError, did_you_mean, one_line  # noqa: E402
 from flix_lightning.common.scripts import HOME  # noqa: E402
 
 CONF = HOME / "conf"
@@ -202,7 +202,7 @@ def error_line(error: Exception, config: str = "train") -> str:
     """Say in one line what is wrong with the command of `conf/<config>.yaml`."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__  # the message of the called function itself
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{text}: pip install --constraint constraints.txt --editable . installs what is needed"
     if missing := re.search(r"Missing mandatory value: (\S+)", text):

@@ -19,6 +19,11 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
+def one_line(error: object, most: int | None = None) -> str:
+    """Give an error's text on one line, at most its first `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def list_names(names: Collection[str], most: int = 6) -> str:
     """Join names for a message: the first `most` of them, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

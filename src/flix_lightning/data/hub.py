@@ -16,7 +16,7 @@ import datasets
 from filelock import FileLock
 
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError, did_you_mean
+from flix_lightning.common.errors import UserError, did_you_mean, one_line
 from flix_lightning.common.files import atomic_folder, sha256
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.data.layout import SPLITS, Layout, is_hidden
@@ -224,7 +224,7 @@ def _load_dataset(where: str, **options: Any) -> Any:
     try:
         return datasets.load_dataset(**options)
     except (OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise UserError(f"{where}: datasets cannot load it: {reason}") from error
 
 

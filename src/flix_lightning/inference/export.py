@@ -23,7 +23,7 @@ from flix_lightning.adapter.features import MAX_RANK
 from flix_lightning.adapter.projection import require_finite
 from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError, list_names
+from flix_lightning.common.errors import UserError, list_names, one_line
 from flix_lightning.common.files import atomic_folder
 from flix_lightning.data.attributes import Attribute, known_attributes, parse_attributes
 from flix_lightning.inference.settings import RUN
@@ -235,7 +235,7 @@ def _check_peft(model: PreTrainedModel, folder: Path, pairs: Mapping[str, tuple[
     try:
         loaded = PeftModel.from_pretrained(model, str(folder))
     except Exception as failure:  # whatever PEFT raises for a model that it does not support
-        raise UserError(f"{error} ({' '.join(str(failure).split())[:200]}): {cure}") from failure
+        raise UserError(f"{error} ({one_line(failure, 200)}): {cure}") from failure
     modules = dict(loaded.base_model.model.named_modules())
     layers = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
     unlike = sorted(layers.keys() ^ pairs.keys())

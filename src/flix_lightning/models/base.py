@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from flix_lightning.adapter.onednn import use_onednn
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.files import sha256
 from flix_lightning.models.chat_template import end_of_answer
 from flix_lightning.models.checks import check_causal
@@ -97,7 +97,7 @@ def load(pretrained: str, revision: str, dtype: str, chat_template: bool = False
             **source, dtype=torch_dtype, weights_only=True, output_loading_info=True
         )
     except Exception as error:  # transformers passes on what the hub, the files and their parsers raise
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UserError(
             f"model.pretrained={pretrained} cannot be loaded ({type(error).__name__}: {reason}); "
             f"give {', '.join(BUILT_IN)}, a folder, or a model's name on the hub"

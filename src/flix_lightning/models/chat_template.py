@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedTokenizerBase
 
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 
 _MARK = "@flix@"  # stands for a message where only the text around it is asked for
 
@@ -49,7 +49,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **options)
     except Exception as error:  # a template is a program of the model's author
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UserError(
             f"model.chat_template=true: the template of {tokenizer.name_or_path!r} fails: {reason}"
         ) from error

@@ -13,7 +13,7 @@ from transformers import Cache, LogitsProcessor, PreTrainedModel, StoppingCriter
 from transformers.modeling_outputs import BaseModelOutput
 
 from flix_lightning.adapter.projection import Adapter
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.models.base import Base
 from flix_lightning.models.checks import differ, sample_tokens
 
@@ -170,7 +170,7 @@ class Generator:
             except Exception as error:  # whatever a model raises for a way that is not its own
                 if way != WAYS[-1]:
                     return False
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error, 200)
                 raise UserError(f"{type(model).__name__} does not generate texts ({reason})") from error
             text = {"decoder_input_ids": ids[:, :-1]}
             if not self.base.is_encoder_decoder:

@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from flix_lightning.adapter.features import FeatureDropout, FeatureSpace, resolve_lora_rank, resolve_ranks
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
@@ -415,7 +415,7 @@ def read_config(path: Path) -> DictConfig:
         text = path.read_text(encoding="utf-8")
         cfg = OmegaConf.create(text)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path}: no config of a run ({reason}); one that the run wrote is needed") from error
     if not OmegaConf.is_dict(cfg) or "${" in text:
         raise UserError(f"{path}: no config of a run, which is a mapping of plain values, without ${{…}}")

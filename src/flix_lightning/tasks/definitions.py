@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from flix_lightning.common.cli import CONF
-from flix_lightning.common.errors import UserError, did_you_mean
+from flix_lightning.common.errors import UserError, did_you_mean, one_line
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.common.settings import BOOLEAN, NAME, Kind, list_of, nullable
 from flix_lightning.tasks.languages import base_names, find_name, warn_of_unknown
@@ -230,7 +230,7 @@ def read_task(path: Path, name: str) -> Task:
     try:
         definition = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: no YAML of a task ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: no YAML of a task ({one_line(error)})") from error
     return Task.parse(name, definition, str(path))
 
 

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig
 
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.settings import plain
 from flix_lightning.runs.rows import Row, macro_averages
 from flix_lightning.runs.run import Run
@@ -126,7 +126,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
             settings=wandb.Settings(silent=True, console="off"),
         )
     except (wandb.Error, ValueError) as error:  # this for settings that are none
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"W&B does not start ({mode}): {reason}; logger.wandb.mode=offline needs no account"
         ) from error
