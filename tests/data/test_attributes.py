@@ -7,8 +7,8 @@ import yaml
 from babel.core import get_global
 from tiny_runs import config
 
-from flix_lightning.common.cli import CONF
 from flix_lightning.common.errors import UserError
+from flix_lightning.common.scripts import CONF
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture
 from flix_lightning.runs.run import Run

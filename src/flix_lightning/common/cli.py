@@ -37,9 +37,7 @@ from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
 from flix_lightning.common.errors import UserError, did_you_mean, one_line  # noqa: E402
-from flix_lightning.common.scripts import HOME  # noqa: E402
-
-CONF = HOME / "conf"
+from flix_lightning.common.scripts import CONF, HOME  # noqa: E402
 
 # conf/train.yaml finds sweeps/ by it, wherever the command is called from.
 OmegaConf.register_new_resolver("repository", lambda: str(HOME), replace=True)

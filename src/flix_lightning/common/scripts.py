@@ -8,6 +8,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 #: The folder with train.py and the other scripts, conf/ and sweeps/: of the wheel, or the repository.
 HOME = next(one for one in (_PACKAGE / "commands", _PACKAGE.parents[1]) if (one / "conf").is_dir())
+CONF = HOME / "conf"
 
 
 def main() -> None:

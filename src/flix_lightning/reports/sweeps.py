@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from flix_lightning.common.scripts import HOME
+from flix_lightning.common.scripts import CONF
 from flix_lightning.reports.columns import APPENDIX, METHODS
 
 PAPER = (*(f"table{number}" for number in range(1, 51)), "figure2")
@@ -32,7 +32,7 @@ def _params(number: int) -> dict[str, str | int]:
     run = {"flix": METHODS[method], "seed": 0}
     if number != column.single:
         return {"mixture": column.mixture, **run}
-    train = OmegaConf.load(HOME / "conf" / "mixture" / f"{column.mixture}.yaml").train
+    train = OmegaConf.load(CONF / "mixture" / f"{column.mixture}.yaml").train
     tasks = dict.fromkeys(entry.task for entry in train)
     languages = dict.fromkeys(language for entry in train for language in entry.languages)
     single = {"mixture.task": ",".join(tasks), "mixture.language": ",".join(languages)}

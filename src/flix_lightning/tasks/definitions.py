@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from flix_lightning.common.cli import CONF
 from flix_lightning.common.errors import UserError, did_you_mean, one_line
 from flix_lightning.common.names import check_name, text_keys
+from flix_lightning.common.scripts import CONF
 from flix_lightning.common.settings import BOOLEAN, NAME, Kind, list_of, nullable
 from flix_lightning.tasks.languages import base_names, find_name, warn_of_unknown
 from flix_lightning.tasks.metrics import LOWER_IS_BETTER, METRICS
