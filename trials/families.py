@@ -31,7 +31,7 @@ from transformers.models.auto.modeling_auto import (
 
 from flix_lightning.adapter import Adapter, FeatureDropout, FeatureSpace, inject, targets
 from flix_lightning.adapter.reference import merge
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.files import write_atomic
 from flix_lightning.data.batches import Collator
 from flix_lightning.inference.export import write_lora, write_merged
@@ -114,7 +114,7 @@ def _logged() -> Iterator[list[str]]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].replace("|", "/")
+    return one_line(error, 200).replace("|", "/")
 
 
 def _scramble(adapter: Adapter) -> None:
