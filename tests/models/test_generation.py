@@ -106,7 +106,7 @@ def plain(generator, batch):
         inputs = {"input_ids": batch["input_ids"][rows][mask].view(len(rows), length)}
         start = length
         if generator.base.is_encoder_decoder:
-            inputs["decoder_input_ids"] = generator.starts(inputs["input_ids"])
+            inputs["decoder_input_ids"] = generator.base.starts(inputs["input_ids"])
             start = inputs["decoder_input_ids"].shape[1]
         with generator.adapter.route(generator.adapter.space.rows([FEATURES[row] for row in rows])):
             made = model.generate(**inputs, max_new_tokens=LONGEST)[:, start:]

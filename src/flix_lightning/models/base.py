@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -53,6 +54,10 @@ class Base:
             )
         forced = [] if config.forced_bos_token_id is None else [config.forced_bos_token_id]
         return [config.decoder_start_token_id, *forced]
+
+    def starts(self, like: Tensor) -> Tensor:
+        """Return what the decoder reads before each target: long [len(like), 1 or 2]."""
+        return like.new_tensor(self.decoder_start).repeat(len(like), 1)
 
 
 def fingerprint(pretrained: str, revision: str) -> str:

@@ -104,10 +104,6 @@ class Generator:
         """Return where an input of `length` tokens stands in a padded row."""
         return slice(length) if self.base.is_encoder_decoder else slice(-length, None)
 
-    def starts(self, like: Tensor) -> Tensor:
-        """Return what the decoder reads before each target: long [len(like), 1 or 2]."""
-        return like.new_tensor(self.base.decoder_start).repeat(len(like), 1)
-
     def _generate(self, ids: Tensor, mask: Tensor, features: Sequence[Collection[str]]) -> list[Tensor]:
         """Return the tokens after each prompt, perhaps with padding."""
         model, rows = self.base.model, self.adapter.space.rows(features)
@@ -145,7 +141,11 @@ class Generator:
         if not self.base.is_encoder_decoder:
             return "input_ids", ids, {"attention_mask": mask}
         encoded = self.base.model.get_encoder()(ids, attention_mask=mask)
-        return "decoder_input_ids", self.starts(ids), {"attention_mask": mask, "encoder_outputs": encoded}
+        return (
+            "decoder_input_ids",
+            self.base.starts(ids),
+            {"attention_mask": mask, "encoder_outputs": encoded},
+        )
 
     @torch.no_grad()
     def _is_right(self, way: Way) -> bool:

@@ -26,11 +26,12 @@ def token_loss(base: Base, batch: Mapping[str, Tensor], count: int) -> Tensor:
     """
     model, labels = base.model, batch["labels"]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if start := base.decoder_start:
+    if base.is_encoder_decoder:
+        starts = base.starts(labels)
         # The model's own shifting differs from generation in how it starts mBART's targets.
         read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, 0)
-        inputs["decoder_input_ids"] = torch.cat([labels.new_tensor(start).expand(len(labels), -1), read], 1)
-        labels = functional.pad(labels, (len(start) - 1, 0), value=IGNORED)
+        inputs["decoder_input_ids"] = torch.cat([starts, read], dim=1)
+        labels = functional.pad(labels, (starts.shape[1] - 1, 0), value=IGNORED)
     else:
         labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each token predicts the next
     labels = labels.flatten()
