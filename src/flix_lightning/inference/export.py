@@ -5,12 +5,13 @@ The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank i
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
@@ -25,7 +26,7 @@ from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, list_names, one_line
 from flix_lightning.common.files import atomic_folder
-from flix_lightning.data.attributes import Attribute, known_attributes, parse_attributes
+from flix_lightning.data.attributes import Attribute, known_attributes
 from flix_lightning.inference.settings import RUN
 from flix_lightning.models.base import Base
 from flix_lightning.runs.checkpoints import Checkpoint
@@ -62,17 +63,16 @@ def export(cfg: DictConfig) -> Iterator[Path]:
         write_flix(run, checkpoint, run.load_base(whole_vocabulary=True), out)
         yield out
         return
-    attributes = parse_attributes(settings.plain(OmegaConf.select(run.cfg, "mixture.attributes")))
+    read = cache(run.checkpoint)
     if cfg.features == "all":
-        ranks = run.checkpoint(run.select_checkpoint(cfg.checkpoint, [])).ranks
-        combinations = _combinations(ranks, attributes)
+        ranks = read(run.select_checkpoint(cfg.checkpoint, [])).ranks
+        combinations = _combinations(ranks, run.attributes)
         places = [out / _folder_name(one) for one in combinations]
+        names = [run.select_checkpoint(cfg.checkpoint, _tasks(features)) for features in combinations]
+        checkpoints = list(map(read, names))
     else:
-        selected = run.checkpoint(run.select_checkpoint(cfg.checkpoint, _tasks(cfg.features)))
-        combinations, places = [_complete(cfg.features, selected.ranks, attributes)], [out]
-    names = [run.select_checkpoint(cfg.checkpoint, _tasks(features)) for features in combinations]
-    read = {name: run.checkpoint(name) for name in dict.fromkeys(names)}
-    checkpoints = [read[name] for name in names]
+        checkpoints = [read(run.select_checkpoint(cfg.checkpoint, _tasks(cfg.features)))]
+        combinations, places = [_complete(cfg.features, checkpoints[0].ranks, run.attributes)], [out]
     for checkpoint, features, place in zip(checkpoints, combinations, places, strict=True):
         _check_fits(checkpoint.rank(features), features, cfg.pad_rank)
         _check_new(place)

@@ -6,11 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.settings import plain
-from flix_lightning.data.attributes import known_attributes, parse_attributes
+from flix_lightning.data.attributes import known_attributes
 from flix_lightning.data.jsonl import get_string
 from flix_lightning.data.layout import Example
 from flix_lightning.data.mixture import Dataset
@@ -60,7 +57,6 @@ class RequestReader:
         self._run, self._checkpoint = run, checkpoint
         self._trained = {feature for feature, rank in features.items() if rank}
         self._kinds = dict.fromkeys(feature.partition(":")[0] for feature in features)
-        self._attributes = parse_attributes(plain(OmegaConf.select(run.cfg, "mixture.attributes")))
         self._selected: dict[str | None, str] = {}
 
     def from_line(self, line: Mapping[str, Any], where: str) -> Request:
@@ -81,7 +77,7 @@ class RequestReader:
         kinds = dict.fromkeys([*self._kinds, "task", "language"])
         names = {kind: _name(line, kind, where) for kind in kinds if kind in line}
         text, keys, prompted = _text(line, names.get("task"), names.get("language"), where, self._run.tasks)
-        known = known_attributes(names, self._attributes)
+        known = known_attributes(names, self._run.attributes)
         features = [f"{kind}:{known[kind]}" for kind in self._kinds if kind in known]
         unused = tuple(key for key in line if key not in names and key not in keys)
         return self.from_text(text, features, names.get("task"), unused, prompted)

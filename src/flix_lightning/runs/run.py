@@ -24,6 +24,7 @@ from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
+from flix_lightning.data.attributes import Attribute, parse_attributes
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture, NothingThere, list_all
 from flix_lightning.data.mixture_config import SHARED
@@ -141,6 +142,11 @@ class Run:
     def mixture(self) -> Mixture:
         """The datasets that the run trains on and evaluates."""
         return Mixture.resolve(self.cfg.mixture, self.layout, self.cfg.data.allow_missing)
+
+    @cached_property
+    def attributes(self) -> list[Attribute]:
+        """Kinds that follow from others in the mixture; known without the data."""
+        return parse_attributes(plain(OmegaConf.select(self.cfg, "mixture.attributes")))
 
     @cached_property
     def pretrained(self) -> str:
