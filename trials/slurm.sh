@@ -2,6 +2,7 @@
 # A SLURM of two nodes on this one machine, as root: slurm.sh start FOLDER, slurm.sh stop FOLDER
 # Needs: apt-get install --no-install-recommends slurm-wlm munge slurmdbd mariadb-server-core mariadb-client-core
 # Each node is declared with 4 CPUs and 40 GB, whatever the machine has. Everything listens on loopback.
+# Its time limits are longer than SLURM's own, for a machine with other work.
 set -u
 S=$(mkdir -p "$2" && cd "$2" && pwd); H=$(hostname -s)
 export SLURM_CONF=$S/slurm.conf
@@ -37,6 +38,10 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
 SwitchType=switch/none
+MessageTimeout=60
+BatchStartTimeout=120
+KillWait=120
+UnkillableStepTimeout=300
 MpiDefault=none
 ReturnToService=2
 JobRequeue=1
@@ -67,7 +72,7 @@ C
 chmod 600 "$S/slurmdbd.conf"; chmod 755 "$S/munge"
 [ -s "$S/munge/key" ] || dd if=/dev/urandom of="$S/munge/key" bs=1024 count=1 status=none
 chmod 400 "$S/munge/key"; chown -R munge "$S/munge"
-wait_for() { for _ in $(seq 120); do "$@" >/dev/null 2>&1 && return 0; sleep 0.5; done; echo "gave up: $*" >&2; exit 1; }
+wait_for() { for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return 0; sleep 0.5; done; echo "gave up: $*" >&2; exit 1; }
 runuser -u munge -- munged --force --socket="$S/munge/munge.socket" --key-file="$S/munge/key" \
   --log-file="$S/munge/munged.log" --pid-file="$S/munge/munged.pid" --seed-file="$S/munge/seed" --num-threads=2
 wait_for munge -S "$S/munge/munge.socket" -n

@@ -1,4 +1,4 @@
-"""`make chaos` and `make soak` run, and notice what they look for."""
+"""The trials run, and notice what they look for."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import torch
 
 import commands
 from flix_lightning.common.files import write_atomic
-from trials import chaos, soak
+from trials import chaos, cluster, soak
 
 ROWS = [
     {"minutes": n / 10, "rss_mib": 800.0 + n % 3, "children_rss_mib": 40.0, "fds": 12, "threads": 7}
@@ -103,3 +103,24 @@ def test_soak_names_what_grows(capsys, name, a_run, code):
     assert soak.report(rows) == code
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].strip() for line in printed if line.endswith("GROWS")] == [name] * code
+
+
+def test_cluster_tells_a_run_that_did_not_finish_from_one_that_differs(tmp_path):
+    alone, swept = tmp_path / "alone", tmp_path / "swept"
+    row, seconds = '{"metric": "f1", "value": 50}\n', '{"metric": "seconds", "value": %d}\n'
+    write_atomic(alone / "results.jsonl", row + seconds % 9)
+    write_atomic(swept / "config.yaml", "seed: 0\n")
+    assert cluster.verdict(alone, swept) == "not finished"
+    write_atomic(swept / "results.jsonl", seconds % 8 + row)
+    assert cluster.verdict(alone, swept) == "rows equal"
+    write_atomic(swept / "predictions/ner/test/sw.jsonl", "an answer\n")
+    assert cluster.verdict(alone, swept) == "rows differ"
+
+
+def test_cluster_says_what_it_waited_for(capsys):
+    finds = iter([None, "12"])
+    assert cluster.wait(1, "a job", lambda: next(finds)) == "12"
+    with pytest.raises(SystemExit) as ended:
+        cluster.wait(0.01, "the end of a run", lambda: None)
+    assert ended.value.code == 3
+    assert capsys.readouterr().out.startswith("not finished: waited 0.01 minutes for the end of a run;")
