@@ -3,6 +3,7 @@
 import gc
 import logging
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -172,7 +173,7 @@ class Training:
             max_steps=cfg.trainer.max_steps,
             seed=cfg.seed,
             cache_dir=Path(cfg.output) / "cache",
-            chat_template=cfg.model.chat_template,
+            chat_template=run.chat_template,
         )
         self.module = FlixModule(
             base,
@@ -269,7 +270,7 @@ class Training:
         else:
             self.rows += rows
 
-    @property
+    @cached_property
     def _sizes(self) -> dict[str, int]:
         """The largest rank of an example's update, and the parameters of such an example and in all."""
         space, kinds = self.adapter.space, self.data.kinds
