@@ -19,7 +19,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder, sha256
 from flix_lightning.data.archive import unpack
 from flix_lightning.data.layout import SPLITS, Layout, find_layout, read_lines
-from flix_lightning.tasks.definitions import Tasks
+from flix_lightning.tasks.definitions import PAPER_TASKS, Tasks
 
 ARCHIVE = "https://storage.googleapis.com/xtreme-up/xtreme-up-v1.1.jsonl.tgz"
 #: One commit, so that the data is the same at any time.
@@ -35,8 +35,6 @@ qa_cross_lang     XOR-TyDi QA   MIT
 translation       FLORES        CC-BY-SA
 semantic_parsing  MTOP          CC-BY-SA, as far as is known
 ner               MasakhaNER    CC-BY-NC-4.0: not for commercial use"""
-
-TASKS = ("ner", "translation", "qa_in_lang", "qa_cross_lang", "semantic_parsing")
 
 RETRIES = 3  # after the first try of each file
 TIMEOUT = 60  # seconds that a server may stay silent
@@ -77,7 +75,7 @@ def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
         root = find_layout(draft, tasks, shown_as=packed)
         shutil.copytree(downloads / "ner", root / "ner", dirs_exist_ok=True)
         for split in SPLITS:
-            if lacking := set(TASKS) - {task for task, _ in Layout(root).datasets(split)}:
+            if lacking := set(PAPER_TASKS) - {task for task, _ in Layout(root).datasets(split)}:
                 raise UserError(f"{packed}: has no {split} files of {', '.join(sorted(lacking))}")
     return complete
 

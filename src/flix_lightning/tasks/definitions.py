@@ -22,6 +22,9 @@ from flix_lightning.tasks.metrics import LOWER_IS_BETTER, METRICS
 #: Raise it when `Task.render` gives another text for the same task, language and line. Caches depend on it.
 PROMPT_VERSION = 1
 
+#: XTREME-UP's tasks that the paper trains on (Table 1).
+PAPER_TASKS = ("ner", "translation", "qa_in_lang", "qa_cross_lang", "semantic_parsing")
+
 _TEMPLATE = Kind('a text in quotes, as "{text}",', lambda value: isinstance(value, str) and value.strip())
 _KEY = Kind("a text", lambda value: isinstance(value, str) and value)
 _NAME = Kind("one name", lambda value: isinstance(value, str))

@@ -9,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, locality
 from flix_lightning.cldr.pretraining.corpus import pairs
-from flix_lightning.tasks.definitions import shipped_tasks
+from flix_lightning.tasks.definitions import PAPER_TASKS, shipped_tasks
 from flix_lightning.tasks.languages import find_name
 
-TASKS = ("ner", "translation", "qa_in_lang", "qa_cross_lang", "semantic_parsing")
 VOCABULARY = 12288
 SENTINELS = 24
 TERRITORIES = 4  # times that each name of a territory is read
@@ -42,7 +41,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
     texts = [
         shipped_tasks()[task].prompt.format(language=find_name(code), input="")
-        for task in TASKS
+        for task in PAPER_TASKS
         for code in PAPER_LANGUAGES
     ] * 20
     for language in LANGUAGES:
