@@ -19,7 +19,7 @@ A table maps "section.key" to a `Kind`, or to a `Setting` where the values are h
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,6 +142,27 @@ class PassedOn:
 
 
 Table = Mapping[str, Kind | Setting | PassedOn]
+
+
+def check_keys(
+    place: str, values: Mapping[str, Any], kinds: Mapping[str, Kind], also: Collection[str] = ()
+) -> None:
+    """Check a mapping of a config; a key that it lacks counts as null.
+
+    Args:
+        place: where the mapping stands, for errors.
+        values: the mapping.
+        kinds: key -> what its value may be.
+        also: keys that may have any value.
+
+    Raises:
+        UserError: a key that is in neither, or a value that is not of its kind.
+    """
+    if unknown := [key for key in values if key not in kinds and key not in also]:
+        hint = did_you_mean(unknown[0], kinds)
+        raise UserError(f"{place}.{unknown[0]}: no such key; {hint}keys are {', '.join(sorted(kinds))}")
+    for key, kind in kinds.items():
+        kind.require(f"{place}.{key}", values.get(key))
 
 
 def check(cfg: DictConfig, table: Table) -> None:

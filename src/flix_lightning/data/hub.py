@@ -96,12 +96,7 @@ class _Source:
     def parse(cls, task: Task, spec: Any) -> Self:
         place = f"data.root.sources.{task.name}"
         settings.MAPPING.require(place, spec)
-        for key in spec:
-            if key not in _KEYS:
-                hint = did_you_mean(key, _KEYS)
-                raise UserError(f"{place}.{key}: no such key; {hint}keys are {', '.join(_KEYS)}")
-        for key, kind in _KEYS.items():
-            kind.require(f"{place}.{key}", spec.get(key))
+        settings.check_keys(place, spec, _KEYS)
         splits = text_keys(f"{place}.splits", spec.get("splits") or {})
         if unknown := [split for split in splits if split not in SPLITS]:
             raise UserError(f"{place}.splits.{unknown[0]}: no such split; splits are {', '.join(SPLITS)}")

@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from flix_lightning.common import settings
-from flix_lightning.common.errors import UserError, did_you_mean
+from flix_lightning.common.errors import UserError
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.data.attributes import add_attributes, parse_attributes
 from flix_lightning.tasks.definitions import Tasks
@@ -47,9 +47,9 @@ def parse_mixture(cfg: Mapping[str, Any], tasks: Tasks) -> dict[str, Any]:
             named twice, nothing to train on, or a value of the wrong kind.
     """
     cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-    _check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
+    settings.check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
     sampling = {"temperature": math.inf, "cap": None, **(cfg.get("sampling") or {})}
-    _check_keys("mixture.sampling", sampling, _SAMPLING)
+    settings.check_keys("mixture.sampling", sampling, _SAMPLING)
     if not cfg["train"]:
         raise UserError("mixture.train is empty: a run needs a dataset to train on")
     attributes = parse_attributes(cfg.get("attributes"))
@@ -71,16 +71,6 @@ def check_code(place: str, code: Any) -> None:
     """Raise UserError unless a language code can be part of a file's name."""
     if not settings.NAME.accepts(check_name(place, code)):
         raise UserError(f"{place}: {code!r} is no language code; {settings.NAME.words} is needed")
-
-
-def _check_keys(
-    place: str, cfg: Mapping[str, Any], kinds: Mapping[str, settings.Kind], also: Iterable[str] = ()
-) -> None:
-    if unknown := [key for key in cfg if key not in kinds and key not in also]:
-        hint = did_you_mean(unknown[0], kinds)
-        raise UserError(f"{place}.{unknown[0]}: no such key; {hint}keys are {', '.join(sorted(kinds))}")
-    for key, kind in kinds.items():
-        kind.require(f"{place}.{key}", cfg.get(key))
 
 
 def parse_entries(place: str, entries: Any, tasks: Tasks) -> list[dict[str, str]]:
