@@ -177,10 +177,11 @@ def load(
     except (ValueError, RuntimeError) as error:
         raise UserError(f"Lightning refuses the accelerator or precision: {error}") from error
     base = run.load_base(whole_vocabulary=True)
+    # First the base: `inject` refuses one that overflows in this type, and makes pools of at least this type.
     fabric.strategy.precision.convert_module(base.model)
     adapter = inject(base.model, FeatureSpace(ranks), run.cfg.model.targets)
     adapter.load_state_dict({key: torch.cat([one[key] for one in pools]) for key in pools[0]}, ranks)
-    fabric.strategy.precision.convert_module(base.model)  # as Lightning's trainer does
+    fabric.strategy.precision.convert_module(base.model)  # the pools too, as Lightning's trainer does
     base.model.to(fabric.device)
     features = {feature: rank for one in checkpoints.values() for feature, rank in one.ranks.items()}
     reader = RequestReader(run, features, checkpoint)
