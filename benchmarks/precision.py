@@ -14,7 +14,7 @@ from benchmarks import contenders
 from benchmarks.clock import interleave
 from benchmarks.contenders import ACTIVE_RANK, FROZEN, LORA, Contender, name
 from benchmarks.measure import Measure, measure
-from benchmarks.steps import optimizer_of
+from benchmarks.steps import step
 from benchmarks.workloads import CUT_GEMMA, Workload
 from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.models.base import Base
@@ -40,9 +40,9 @@ def time_precision(rounds: int) -> Iterator[Measure]:
         use_onednn(base)
         ours, frozen = contenders.flix(base, FEATURES, "all-linear", workload.batch), contenders.frozen(base)
         steps |= {
-            f"{OURS}, {dtype}": _step(ours, inputs, _token_loss),
-            f"{FROZEN}, {dtype}": _step(frozen, inputs, _token_loss),
-            f"{LORA}, {dtype}": _step(lora, inputs, lambda model, inputs: model(**inputs).loss),
+            f"{OURS}, {dtype}": step(ours, inputs, _token_loss),
+            f"{FROZEN}, {dtype}": step(frozen, inputs, _token_loss),
+            f"{LORA}, {dtype}": step(lora, inputs),
             f"{PRODUCTS}, {dtype}": _products(base, workload),
         }
         prompts = {key: ids[:, :-TARGETS] for key, ids in inputs.items() if key != "labels"}
@@ -54,10 +54,10 @@ def time_precision(rounds: int) -> Iterator[Measure]:
         # The same made anew, to which each bar is a ratio: it shows the noise.
         if dtype == FLOAT32:
             again = contenders.flix(base, FEATURES, "all-linear", workload.batch)
-            steps[f"{OURS}, {dtype}, again"] = _step(again, inputs, _token_loss)
+            steps[f"{OURS}, {dtype}, again"] = step(again, inputs, _token_loss)
             generations[f"{OURS}, {dtype}, again"] = _generate(again, prompts)
         else:
-            steps[f"{FROZEN}, {dtype}, again"] = _step(contenders.frozen(base), inputs, _token_loss)
+            steps[f"{FROZEN}, {dtype}, again"] = step(contenders.frozen(base), inputs, _token_loss)
     exact, rounded, alone = (f"{OURS}, {FLOAT32}", f"{OURS}, {BFLOAT16}", f"{FROZEN}, {BFLOAT16}")
     where = f"{workload.title}, all linear"
     size = f"{workload.batch} x {workload.length} tokens"
@@ -73,24 +73,6 @@ def time_precision(rounds: int) -> Iterator[Measure]:
 def _token_loss(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     labels = inputs["labels"]
     return token_loss(Base(model, None, False), inputs, len(labels) * TARGETS) / labels.numel()
-
-
-def _step(
-    contender: Contender,
-    inputs: dict[str, Tensor],
-    loss: Callable[[PreTrainedModel, dict[str, Tensor]], Tensor],
-) -> Callable[[], None]:
-    optimizer = optimizer_of(contender) if contender.trained else None
-
-    def call() -> None:
-        with contender.around():
-            total = loss(contender.model, inputs)
-        total.backward()
-        if optimizer:
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return call
 
 
 def _products(model: PreTrainedModel, workload: Workload) -> Callable[[], None]:

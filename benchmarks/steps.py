@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks import contenders
 from benchmarks.clock import interleave, milliseconds
@@ -65,14 +66,22 @@ def time_lazy_steps(workload: Workload, rounds: int) -> Measure:
     return measure(title, "ms", figures, name(few), bars)
 
 
-def step(contender: Contender, inputs: dict[str, Tensor]) -> Callable[[], None]:
+Loss = Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
+
+
+def own_loss(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """Return the loss that the model itself computes."""
+    return model(**inputs).loss
+
+
+def step(contender: Contender, inputs: dict[str, Tensor], loss: Loss = own_loss) -> Callable[[], None]:
     """Return a function that does one training step of one micro-batch, with training's optimizer."""
     optimizer = optimizer_of(contender) if contender.trained else None
 
     def call() -> None:
         with contender.around():
-            loss = contender.model(**inputs).loss
-        loss.backward()
+            total = loss(contender.model, inputs)
+        total.backward()
         if optimizer:
             optimizer.step()
             optimizer.zero_grad()
