@@ -62,13 +62,12 @@ class MicroBatch:
     Attributes:
         rows: Rows of the training table.
         step: The optimizer step, from 0.
-        target_tokens, examples: Totals of the effective batch, over all processes.
+        target_tokens: Total of the effective batch, over all processes.
     """
 
     rows: list[int]
     step: int
     target_tokens: int
-    examples: int
 
 
 class BatchPlan(DistributedSampler):
@@ -123,7 +122,7 @@ class BatchPlan(DistributedSampler):
             micro_batches = by_length.reshape(-1, self.micro_batch_size)
             # Neighbours in length go to different processes, so that none waits for longer rows.
             for part in micro_batches[self.rank :: self.world_size]:
-                yield MicroBatch(part.tolist(), step, target_tokens, self.batch_size)
+                yield MicroBatch(part.tolist(), step, target_tokens)
 
     def effective_batches(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (step, rows [batch_size]) from `start` on, the same on all processes."""

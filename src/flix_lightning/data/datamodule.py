@@ -34,7 +34,7 @@ class DataModule(LightningDataModule):
         features: For each example, a tuple of `kind:name`.
         ids: For each example, its id.
         step: The optimizer step, from 0.
-        target_tokens, examples: Totals of the whole effective batch, over all processes.
+        target_tokens: Target tokens of the whole effective batch, over all processes.
         own_target_tokens: Target tokens of this micro-batch.
 
     An evaluation batch is a dict:
@@ -137,7 +137,6 @@ class DataModule(LightningDataModule):
                 "step": micro.step,
                 "target_tokens": micro.target_tokens,
                 "own_target_tokens": sum(map(len, rows["target_ids"])),
-                "examples": micro.examples,
             }
 
         return _TrainLoader(**_arguments(batch, plan))
@@ -173,10 +172,6 @@ class DataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Return the validation data of seen datasets of the reported tasks, all that selection may see."""
         return self.eval_loader("validation")
-
-    def test_dataloader(self) -> DataLoader:
-        """Return the test data of all evaluated datasets."""
-        return self.eval_loader("test")
 
     @property
     def _processes(self) -> dict[str, int]:

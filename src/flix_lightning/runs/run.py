@@ -5,8 +5,6 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from copy import copy
-from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -339,12 +337,6 @@ class Run:
     def facts(self) -> dict[str, float]:
         """Run-level facts of a finished run, by metric; see `Row`."""
         return {row.metric: row.value for row in self.rows if row.split == "train"}
-
-    def under_name(self, method: str) -> "Run":
-        """Return this finished run with another name of its method, as a table may call it."""
-        other = copy(self)
-        other.rows, other._counts = [replace(row, method=method) for row in self.rows], {}
-        return other
 
     def validation_scores(self) -> dict[str, float]:
         """Task -> its validation score, a macro average over languages, of the checkpoint that tests it."""

@@ -9,22 +9,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from flix_lightning.common.errors import UserError
-
 log = logging.getLogger(__name__)
 
 EVERY = 15.0  # seconds between lines
-
-
-def progress_callback(kind: str, name: str) -> Callback:
-    """A `bar` for a terminal, or `lines` for logs and for jobs side by side.
-
-    Raises:
-        UserError: another kind.
-    """
-    if kind not in _KINDS:
-        raise UserError(f"trainer.progress is {kind!r}; choices: {', '.join(_KINDS)}")
-    return _KINDS[kind](name)
 
 
 class ProgressBar(Callback):
@@ -112,4 +99,5 @@ class ProgressLines(Callback):
         )
 
 
-_KINDS = {"bar": ProgressBar, "lines": ProgressLines}
+#: `trainer.progress` -> the callback: a bar for a terminal, or lines for logs and for jobs side by side.
+PROGRESS = {"bar": ProgressBar, "lines": ProgressLines}

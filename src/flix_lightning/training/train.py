@@ -34,7 +34,7 @@ from flix_lightning.training.loggers import log_evaluation, log_facts, open_logg
 from flix_lightning.training.module import FlixModule, Score
 from flix_lightning.training.monitor import TrainingMonitor
 from flix_lightning.training.processes import RunEnvironment, run_environment
-from flix_lightning.training.progress import progress_callback
+from flix_lightning.training.progress import PROGRESS
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) 
     cfg = run.cfg.trainer
     own = {
         "callbacks": [
-            progress_callback(cfg.progress, run.name),
+            PROGRESS[cfg.progress](run.name),
             TrainingMonitor(cfg.batch_size),
             preemption,
             *checkpoint_callbacks(run),
