@@ -13,6 +13,7 @@ from babel import Locale
 from flix_lightning.data.datamodule import DataModule
 from flix_lightning.data.layout import SPLITS, Layout
 from flix_lightning.data.mixture import Mixture
+from flix_lightning.data.tokenization import Tokenization
 from flix_lightning.models import base as models
 
 
@@ -39,9 +40,9 @@ def start(root: Path, languages: list[str]) -> float:
     lists = {"train": entry, "evaluate": entry, "report": ["semantic_parsing"]}
     mixture = Mixture.resolve({"name": "large", "ranks": ranks, **lists}, layout)
     data = DataModule(
-        layout, mixture, base.tokenizer, is_encoder_decoder=True, kinds=["task", "language"],
-        max_input_length=128, max_target_length=64, batch_size=32, micro_batch_size=32, eval_batch_size=32,
-        validation_cap=None, test_cap=None, max_steps=1, seed=0, cache_dir=root / "cache",
+        layout, mixture, Tokenization(base.tokenizer, True, 128, 64), kinds=["task", "language"],
+        batch_size=32, micro_batch_size=32, eval_batch_size=32, validation_cap=None, test_cap=None,
+        max_steps=1, seed=0, cache_dir=root / "cache",
     )  # fmt: skip
     data.prepare_data()
     next(iter(data.train_dataloader()))

@@ -13,6 +13,7 @@ from flix_lightning.adapter.features import FeatureDropout, FeatureSpace
 from flix_lightning.adapter.projection import inject
 from flix_lightning.adapter.reference import merge
 from flix_lightning.data.datamodule import DataModule
+from flix_lightning.data.tokenization import Tokenization
 from flix_lightning.models import base as models
 from flix_lightning.runs.run import Run
 from flix_lightning.training.module import FlixModule
@@ -66,11 +67,8 @@ class Training:
         self.data = DataModule(
             run.layout,
             run.mixture,
-            self.base.tokenizer,
-            is_encoder_decoder=self.base.is_encoder_decoder,
+            Tokenization(self.base.tokenizer, self.base.is_encoder_decoder, MAX_INPUT, MAX_TARGET),
             kinds=["task", "language"],
-            max_input_length=MAX_INPUT,
-            max_target_length=MAX_TARGET,
             batch_size=8,
             micro_batch_size=8,
             eval_batch_size=8,

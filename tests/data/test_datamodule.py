@@ -41,13 +41,21 @@ def folder(tmp_path):
     return tmp_path
 
 
-def module(folder, tokenizer=None, cfg=MIXTURE, **changes):
+def module(
+    folder,
+    tokenizer=None,
+    cfg=MIXTURE,
+    *,
+    is_encoder_decoder=True,
+    max_input_length=64,
+    max_target_length=16,
+    **changes,
+):
     layout = Layout(folder)
+    lengths = max_input_length, max_target_length
+    tokenization = Tokenization(tokenizer or ByT5Tokenizer(), is_encoder_decoder, *lengths)
     options = {
-        "is_encoder_decoder": True,
         "kinds": ["task", "language"],
-        "max_input_length": 64,
-        "max_target_length": 16,
         "batch_size": 8,
         "micro_batch_size": 4,
         "eval_batch_size": 4,
@@ -58,7 +66,7 @@ def module(folder, tokenizer=None, cfg=MIXTURE, **changes):
         "cache_dir": folder / "cache",
         **changes,
     }
-    return DataModule(layout, Mixture.resolve(cfg, layout), tokenizer or ByT5Tokenizer(), **options)
+    return DataModule(layout, Mixture.resolve(cfg, layout), tokenization, **options)
 
 
 def ids_of(loader):

@@ -83,11 +83,8 @@ def test_facts_of_the_run(finished, base, tiny):
     data = DataModule(
         run.layout,
         run.mixture,
-        models.load(str(base), "main", "float32").tokenizer,
-        is_encoder_decoder=True,
+        run.tokenization(models.load(str(base), "main", "float32")),
         kinds=["task", "language"],
-        max_input_length=48,
-        max_target_length=4,
         batch_size=8,
         micro_batch_size=8,
         eval_batch_size=8,

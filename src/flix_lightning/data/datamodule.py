@@ -10,7 +10,6 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from transformers import PreTrainedTokenizerBase
 
 from flix_lightning.data.batches import (
     BatchPlan,
@@ -43,27 +42,22 @@ class DataModule(LightningDataModule):
         targets: For each example, its target text, not cut.
 
     Args:
+        layout, mixture: The data.
+        tokenization: How texts become token ids. What is cut is counted and logged.
         kinds: Kinds of the features that examples get, in this order.
-        max_input_length, max_target_length: Tokens. Longer texts are cut, counted and logged.
         batch_size: Examples of one optimizer step, over all processes.
         micro_batch_size, eval_batch_size: Examples of one forward pass, and of one generation.
         validation_cap, test_cap: Most examples of each evaluated dataset, chosen by a hash. None is all.
         cache_dir: Where tokenized tables are kept.
-
-    Raises:
-        UserError: As `Tokenization`.
     """
 
     def __init__(
         self,
         layout: Layout,
         mixture: Mixture,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenization: Tokenization,
         *,
-        is_encoder_decoder: bool,
         kinds: Collection[str],
-        max_input_length: int,
-        max_target_length: int,
         batch_size: int,
         micro_batch_size: int,
         eval_batch_size: int,
@@ -72,14 +66,11 @@ class DataModule(LightningDataModule):
         max_steps: int,
         seed: int,
         cache_dir: str | Path,
-        chat_template: bool = False,
     ):
         super().__init__()
         self.layout, self.mixture, self.kinds = layout, mixture, tuple(kinds)
-        self.tokenization = Tokenization(
-            tokenizer, is_encoder_decoder, max_input_length, max_target_length, chat_template
-        )
-        self.collator = Collator.of(tokenizer, is_encoder_decoder)
+        self.tokenization = tokenization
+        self.collator = Collator.of(tokenization.tokenizer, tokenization.is_encoder_decoder)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.eval_batch_size = eval_batch_size
         self.caps = {"train": None, "validation": validation_cap, "test": test_cap}

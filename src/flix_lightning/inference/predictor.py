@@ -23,7 +23,6 @@ from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.common.cli import REPORTED_ERRORS
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
-from flix_lightning.data.tokenization import Tokenization
 from flix_lightning.inference.processes import Processes
 from flix_lightning.inference.requests import Request, RequestReader, Tally
 from flix_lightning.models.base import Base
@@ -62,17 +61,10 @@ class Predictor:
         batch_size: int,
         processes: Processes,
     ):
-        data = run.cfg.data
         self.requests, self.checkpoints, self.batch_size = requests, checkpoints, batch_size
-        self._tokenization = Tokenization(
-            base.tokenizer,
-            base.is_encoder_decoder,
-            data.max_input_length,
-            data.max_target_length,
-            run.chat_template,
-        )
+        self._tokenization = run.tokenization(base)
         self._collator = Collator.of(base.tokenizer, base.is_encoder_decoder)
-        self._generate = Generator(base, adapter, data.max_target_length)
+        self._generate = Generator(base, adapter, run.cfg.data.max_target_length)
         self._fabric, self._processes = fabric, processes
         self.cut = 0
 

@@ -26,7 +26,7 @@ from flix_lightning.data.attributes import Attribute, parse_attributes
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture, NothingThere, list_all
 from flix_lightning.data.mixture_config import SHARED
-from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR
+from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR, Tokenization
 from flix_lightning.models import base as models
 from flix_lightning.models import vocabulary
 from flix_lightning.models.base import Base
@@ -325,6 +325,12 @@ class Run:
             )
             pretrained = str(cut)
         return models.load(pretrained, model.revision, model.dtype, self.chat_template)
+
+    def tokenization(self, base: Base) -> Tokenization:
+        """Return how the run's texts become token ids; raises UserError as `Tokenization` does."""
+        data = self.cfg.data
+        lengths = data.max_input_length, data.max_target_length
+        return Tokenization(base.tokenizer, base.is_encoder_decoder, *lengths, self.chat_template)
 
     # -- what it left
 

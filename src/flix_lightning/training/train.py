@@ -160,11 +160,8 @@ class Training:
         self.data = DataModule(
             run.layout,
             run.mixture,
-            base.tokenizer,
-            is_encoder_decoder=base.is_encoder_decoder,
+            run.tokenization(base),
             kinds=run.kinds,
-            max_input_length=cfg.data.max_input_length,
-            max_target_length=cfg.data.max_target_length,
             batch_size=cfg.trainer.batch_size,
             micro_batch_size=cfg.trainer.micro_batch_size,
             eval_batch_size=cfg.evaluation.batch_size,
@@ -173,7 +170,6 @@ class Training:
             max_steps=cfg.trainer.max_steps,
             seed=cfg.seed,
             cache_dir=Path(cfg.output) / "cache",
-            chat_template=run.chat_template,
         )
         self.module = FlixModule(
             base,
