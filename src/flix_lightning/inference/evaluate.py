@@ -66,7 +66,6 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
     names = {
         task: run.select_checkpoint(cfg.checkpoint, [task]) for task in {one.task for one in mixture.evaluate}
     }
-    precision = cfg.precision or run.cfg.trainer.precision
     deciding = {
         "schema": results.SCHEMA,
         "run": run.id,
@@ -74,20 +73,14 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
         "files": layout.fingerprint(layout.path(one.task, "test", one.language) for one in mixture.evaluate),
         "datasets": [[one.attributes, one.seen] for one in mixture.evaluate],
         "tasks": [layout.tasks.get(task).deciding() for task in sorted(names)],
-        "precision": precision,
+        "precision": cfg.precision or run.cfg.trainer.precision,
     }
     name = f"{layout.root.name}-{hash_settings(deciding)}"
     folder = Path(cfg.output) / "evaluations" / run.path.resolve().name / name
     if not (folder / "results.jsonl").exists():
         with lock_folder(folder):
-            model = load(
-                run,
-                cfg.checkpoint,
-                batch_size=cfg.batch_size,
-                accelerator=cfg.accelerator,
-                precision=precision,
-                processes=processes,
-            )
+            options = {key: cfg[key] for key in ("batch_size", "accelerator", "precision")}
+            model = load(run, cfg.checkpoint, **options, processes=processes)
             rows = _Evaluation(run, layout, mixture, model, folder).rows()
             write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
             results.write(folder / "results.jsonl", rows)
@@ -152,17 +145,11 @@ class _Evaluation:
         examples = self.layout.read(dataset.task, "test", dataset.language)
         targets = [example.target for example in examples]
         rows = [
-            Row(
-                run=self.run.id,
-                method=self.run.method,
-                mixture=self.mixture.name,
-                seed=self.run.cfg.seed,
+            self.run.row(
+                dataset,
                 split="test",
                 active="all",
                 step=self.model.checkpoints[checkpoint].step,
-                task=dataset.task,
-                language=dataset.language,
-                seen=dataset.seen,
                 metric=metric,
                 value=score_texts(metric, predictions, targets),
                 n=len(predictions),

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.attributes import Attribute, parse_attributes
 from flix_lightning.data.layout import Layout
-from flix_lightning.data.mixture import Mixture, NothingThere, list_all
+from flix_lightning.data.mixture import Dataset, Mixture, NothingThere, list_all
 from flix_lightning.data.mixture_config import SHARED
 from flix_lightning.data.tokenization import DECODER_ONLY_SEPARATOR, Tokenization
 from flix_lightning.models import base as models
@@ -338,6 +339,13 @@ class Run:
     def rows(self) -> list[Row]:
         """The results of a finished run; raises UserError as `flix_lightning.runs.rows.read` does."""
         return results.read(self.results)
+
+    def row(self, dataset: Dataset | None, **fields: Any) -> Row:
+        """Make a result row: a score on a dataset, or a run-level fact without one; see `Row`."""
+        names = ("task", "language", "seen")
+        place = {name: getattr(dataset, name) if dataset else None for name in names}
+        own = {"run": self.id, "method": self.method, "mixture": self.cfg.mixture.name, "seed": self.cfg.seed}
+        return Row(**own, **place, **fields)
 
     @property
     def facts(self) -> dict[str, float]:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from lightning import Trainer
@@ -243,18 +242,9 @@ class Training:
         rows = []
         for score in scores:
             dataset = self.run.mixture.evaluate[score.index]
+            evaluated = {"split": split, "active": active, "step": step, "n": len(score.predictions)}
             rows += [
-                self._row(
-                    split=split,
-                    active=active,
-                    step=step,
-                    task=dataset.task,
-                    language=dataset.language,
-                    seen=dataset.seen,
-                    metric=metric,
-                    value=value,
-                    n=len(score.predictions),
-                )
+                self.run.row(dataset, metric=metric, value=value, **evaluated)
                 for metric, value in score.values.items()
             ]
             evaluation = f"validation-{step}" if split == "validation" else f"test-{active}"
@@ -287,14 +277,7 @@ class Training:
             "share_without_features": without / examples,
             "seconds": round(self.module.seconds, 1),
         }
-        dataset = {"task": None, "language": None, "seen": None}
         return [
-            self._row(
-                split="train", active="all", step=step, metric=metric, value=value, n=examples, **dataset
-            )
+            self.run.row(None, split="train", active="all", step=step, metric=metric, value=value, n=examples)
             for metric, value in values.items()
         ]
-
-    def _row(self, **fields: Any) -> Row:
-        run = self.run
-        return Row(run=run.id, method=run.method, mixture=run.mixture.name, seed=self.cfg.seed, **fields)
