@@ -59,6 +59,7 @@ def export(cfg: DictConfig) -> Iterator[Path]:
     _check(cfg)
     run, out = Run.open(cfg.run), Path(cfg.out)
     if cfg.format == "flix":
+        _check_new(out)
         checkpoint = run.checkpoint(run.select_checkpoint(cfg.checkpoint, []))
         write_flix(run, checkpoint, run.load_base(whole_vocabulary=True), out)
         yield out
@@ -74,7 +75,11 @@ def export(cfg: DictConfig) -> Iterator[Path]:
         checkpoints = [read(run.select_checkpoint(cfg.checkpoint, _tasks(cfg.features)))]
         combinations, places = [_complete(cfg.features, checkpoints[0].ranks, run.attributes)], [out]
     for checkpoint, features, place in zip(checkpoints, combinations, places, strict=True):
-        _check_fits(checkpoint.rank(features), features, cfg.pad_rank)
+        rank = checkpoint.rank(features)
+        if cfg.pad_rank is not None and cfg.pad_rank < rank:
+            raise UserError(
+                f"pad_rank={cfg.pad_rank}: {', '.join(features)} have rank {rank}, which must fit in it"
+            )
         _check_new(place)
     base = run.load_base(whole_vocabulary=True)
     for checkpoint, features, place in zip(checkpoints, combinations, places, strict=True):
@@ -156,15 +161,13 @@ def write_lora(
         base: the model that it was trained on.
         features: "kind:name" each; any combination, trained together or not.
         out: a folder that is not there yet.
-        pad_rank: rank to fill up to with zeros, for servers of fixed ranks; None leaves it as it is.
+        pad_rank: rank to fill up to with zeros, at least the features'; None leaves it as it is.
 
     Raises:
-        UserError: as `Checkpoint.rank`; `out` is there; `pad_rank` is below the rank; PEFT reads the adapter
-            otherwise than it was trained. Then nothing is written.
+        UserError: as `Checkpoint.rank`; or PEFT reads the adapter otherwise than it was trained. Then nothing
+            is written.
     """
-    _check_new(out)
     rank = checkpoint.rank(features)
-    _check_fits(rank, features, pad_rank)
     padded, pairs = pad_rank or rank, checkpoint.lora(features)
     _check_base(base.model, _sizes(pairs), run.path)
     weights = {}
@@ -194,7 +197,6 @@ def write_flix(run: Run, checkpoint: Checkpoint, base: Base, out: Path) -> None:
 
     Args: and Raises: as `write_lora`.
     """
-    _check_new(out)
     saved = SavedAdapter(_name(run, base), checkpoint.ranks, checkpoint.pools)
     require_finite(saved.pools)
     _check_base(base.model, saved.targets, run.path)
@@ -208,7 +210,6 @@ def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collect
 
     Args: and Raises: as `write_lora`.
     """
-    _check_new(out)
     weights, pairs = base.model.state_dict(), checkpoint.lora(features)
     _check_base(base.model, _sizes(pairs), run.path)
     if len({weights[f"{name}.weight"].data_ptr() for name in pairs}) < len(pairs):
@@ -252,11 +253,6 @@ def _check_peft(model: PreTrainedModel, folder: Path, pairs: Mapping[str, tuple[
 def _check_new(out: Path) -> None:
     if out.exists():
         raise UserError(f"out={out} is there already; name a folder that is not, or delete it")
-
-
-def _check_fits(rank: int, features: Collection[str], pad_rank: int | None) -> None:
-    if pad_rank is not None and pad_rank < rank:
-        raise UserError(f"pad_rank={pad_rank}: {', '.join(features)} have rank {rank}, which must fit in it")
 
 
 def _sizes(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[int, int]]:

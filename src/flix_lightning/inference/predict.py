@@ -66,24 +66,17 @@ def _predict(cfg: DictConfig, processes: Processes) -> Path:
         if out.exists() and out.samefile(source):
             raise UserError(f"out={out} is the input itself; name another file")
         run = Run.open(cfg.run)
-        precision = cfg.precision or run.cfg.trainer.precision
         names = run.selectable_checkpoints(cfg.checkpoint)
         decided_by = {
             "input": sha256(source),
             "run": run.id,
             **{f"checkpoint {name}": sha256(run.checkpoint_path(name)) for name in names},
-            "precision": precision,
+            "precision": cfg.precision or run.cfg.trainer.precision,
             "explain": cfg.explain,
         }
         with open_append_file(out, decided_by) as lines:
-            model = load(
-                run,
-                cfg.checkpoint,
-                batch_size=cfg.batch_size,
-                accelerator=cfg.accelerator,
-                precision=precision,
-                processes=processes,
-            )
+            options = {key: cfg[key] for key in ("batch_size", "accelerator", "precision")}
+            model = load(run, cfg.checkpoint, **options, processes=processes)
             try:
                 _answer(source, cfg.input, model, lines, cfg.explain)
             except KeyboardInterrupt as stop:

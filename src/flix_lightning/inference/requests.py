@@ -1,12 +1,12 @@
 """What a finished run is asked: one text, with the features that are on for it."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flix_lightning.common.errors import UserError
+from flix_lightning.common.errors import UserError, list_names
 from flix_lightning.data.attributes import known_attributes
 from flix_lightning.data.jsonl import get_string
 from flix_lightning.data.layout import Example
@@ -18,6 +18,13 @@ from flix_lightning.tasks.definitions import Tasks
 log = logging.getLogger(__name__)
 
 _SHOWN = 20  # names in one warning
+
+#: Attribute of a request -> what the names in it are, for a warning.
+_NOT_USED = {
+    "dropped": "never trained, so dropped",
+    "lacking": "without a feature of a kind that the run was trained with",
+    "unused": "neither text nor feature of this run, so not used",
+}
 _SHARED_FEATURE = f"shared:{SHARED}"  # every text has it, where the run does
 
 
@@ -120,27 +127,18 @@ class Tally:
 
     def __init__(self, requests: Iterable[Request]):
         self.texts = self._unprompted = 0
-        self._dropped: Counter[str] = Counter()
-        self._lacking: Counter[str] = Counter()
-        self._unused: Counter[str] = Counter()
+        self._found: dict[str, Counter[str]] = defaultdict(Counter)
         for request in requests:
             self.texts += 1
             self._unprompted += not request.prompted
-            self._dropped.update(request.dropped)
-            self._lacking.update(request.lacking)
-            self._unused.update(request.unused)
+            for key in _NOT_USED:
+                self._found[key].update(getattr(request, key))
 
     def log(self) -> None:
         """Log each feature, kind and key once."""
-        for what, found in (
-            ("never trained, so dropped", self._dropped),
-            ("without a feature of a kind that the run was trained with", self._lacking),
-            ("neither text nor feature of this run, so not used", self._unused),
-        ):
-            if found:
-                shown = ", ".join(f"{name} ({count})" for name, count in found.most_common(_SHOWN))
-                more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-                log.warning("of %d texts, %s: %s%s", self.texts, what, shown, more)
+        for key, what in _NOT_USED.items():
+            if names := [f"{name} ({count})" for name, count in self._found[key].most_common()]:
+                log.warning("of %d texts, %s: %s", self.texts, what, list_names(names, _SHOWN))
         if self._unprompted:
             log.warning(
                 "of %d texts, without a task and language to prompt by: %d", self.texts, self._unprompted
