@@ -31,7 +31,7 @@ def find_unfit(model: PreTrainedModel, projections: Mapping[str, nn.Module]) -> 
     Raises:
         UserError: see `text_logits`.
     """
-    (first, trained), (second, _) = (_run(model, projections, seed) for seed in (0, 1))
+    (first, trained), (second, _) = (_run(model, projections, shift) for shift in (0, 1))
     fit = {name: name in trained and _keep_apart(first[name], second[name]) for name in projections}
     groups = defaultdict(list)
     for name in projections:
@@ -72,11 +72,11 @@ def _pattern(name: str) -> str:
 
 @torch.enable_grad()
 def _run(
-    model: PreTrainedModel, projections: Mapping[str, nn.Module], seed: int
+    model: PreTrainedModel, projections: Mapping[str, nn.Module], shift: int
 ) -> tuple[Mapping[str, list[Tensor | None]], set[str]]:
     """Return the inputs of each projection's calls, and which projections get a gradient.
 
-    An input is None if the output does not fit it.
+    An input is None if the output does not fit it. `shift` is added to the tokens of the first example.
     """
     calls: dict[str, list[Tensor | None]] = defaultdict(list)
     # Added to the outputs: zeros that collect gradients.
@@ -95,10 +95,11 @@ def _run(
         return hook
 
     handles = [module.register_forward_hook(record(name)) for name, module in projections.items()]
-    inputs = {"input_ids": _tokens(model, seed)}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    tokens = sample_tokens(model, BATCH, LENGTH)
+    tokens[0] += shift
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = _tokens(model, seed)
+        inputs["decoder_input_ids"] = tokens
     try:
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(0)  # for dropout, if the model is in training mode
@@ -114,11 +115,11 @@ def _run(
     return calls, {name for name, own in zip(zeros, gradients, strict=True) if own is not None}
 
 
-def _tokens(model: PreTrainedModel, seed: int) -> Tensor:
+def sample_tokens(model: PreTrainedModel, batch: int, length: int) -> Tensor:
+    """Return the same tokens at each call, long [batch, length], on the model's device."""
     size = model.get_input_embeddings().num_embeddings
-    tokens = torch.randint(size // 8, size // 2, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
-    tokens[0] = (tokens[0] + seed) % size
-    return tokens.to(model.device)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(size // 8, size // 2, (batch, length), generator=generator).to(model.device)
 
 
 def _keep_apart(inputs: list[Tensor | None], others: list[Tensor | None]) -> bool:

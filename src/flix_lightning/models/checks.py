@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from flix_lightning.adapter.layout import text_logits
+from flix_lightning.adapter.layout import sample_tokens, text_logits
 from flix_lightning.common.errors import UserError
 
 #: Settings of a config that may be the number of positions, which models may have a few more or fewer of.
@@ -30,13 +30,6 @@ def check_causal(model: PreTrainedModel) -> None:
             f"{type(model).__name__} sees the tokens that it is to predict, so it cannot learn to generate: "
             "take a decoder (for BERT and the like: is_decoder must be true in config.json)"
         )
-
-
-def sample_tokens(model: PreTrainedModel, batch: int, length: int) -> Tensor:
-    """Return the same tokens at each call, long [batch, length], on the model's device."""
-    size = model.get_input_embeddings().num_embeddings
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(size // 8, size // 2, (batch, length), generator=generator).to(model.device)
 
 
 def differ(logits: Tensor, others: Tensor) -> bool:

@@ -12,10 +12,11 @@ from torch.nn import functional
 from transformers import Cache, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
+from flix_lightning.adapter.layout import sample_tokens
 from flix_lightning.adapter.projection import Adapter
 from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.models.base import Base
-from flix_lightning.models.checks import differ, sample_tokens
+from flix_lightning.models.checks import differ
 
 #: Once this share of a batch has ended, generation stops and goes on with the rest alone.
 ENDED_SHARE = 0.25
