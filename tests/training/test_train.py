@@ -399,7 +399,7 @@ def test_killed_and_called_again_it_ends_as_an_unbroken_run_does(tiny, tmp_path,
     for moment in MOMENTS.values():
         killed = commands.run(tmp_path, "train.py", *tiny, *RESUMED, before=moment, code=-signal.SIGKILL)
         assert not list(tmp_path.glob("outputs/runs/*/results.jsonl"))
-        went_on.append("going on from" in killed.out)
+        went_on.append("resuming from" in killed.out)
     ended = commands.run(tmp_path, "train.py", *tiny, *RESUMED)
     assert went_on == [False, False, *[True] * 6]
     assert "validating" not in ended.out

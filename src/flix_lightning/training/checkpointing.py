@@ -14,11 +14,11 @@ from flix_lightning.runs.run import Run
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint with the best mean validation score, and remembers it when the run is resumed.
 
-    Lightning's own forgets its scores when the run's folder was moved.
+    Lightning's ModelCheckpoint forgets its scores if the run's folder has moved.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the scores, and the path of the best checkpoint in the folder where it is now."""
+        """Restore the scores. The path of the best checkpoint is that in the run's present folder."""
         if not state_dict["best_model_path"]:  # saved before the first validation
             return
         path = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
@@ -30,7 +30,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes each checkpoint whole or not at all. Lightning's own copies them from another disk."""
+    """Writes each checkpoint whole or not at all. Lightning's own may copy it from another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         """Write one checkpoint; raises UserError as `atomic_file` does."""
@@ -42,7 +42,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def checkpoint_callbacks(run: Run) -> list[ModelCheckpoint]:
-    """Return what saves the best checkpoint of each selection, then `last`, which knows their scores."""
+    """Return the callbacks that save the best checkpoint of each selection, and then the one for `last`.
+
+    `last` is saved after the others, because it holds their scores.
+    """
     options = {"dirpath": run.checkpoints, "enable_version_counter": False, "auto_insert_metric_name": False}
     tasks = dict.fromkeys(dataset.task for dataset in run.mixture.evaluate)
     best = [

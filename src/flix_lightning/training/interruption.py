@@ -1,4 +1,4 @@
-"""Signals that ask a run to leave: it saves its state, and its processes end."""
+"""Signals that ask a run to stop: it saves its state, and its processes exit."""
 
 import os
 import signal
@@ -19,26 +19,27 @@ from flix_lightning.training.processes import RunEnvironment
 #: The exit code of shells for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
 
-#: Signals that ask a run to leave. Where several came, the last in this order counts: at a time limit, SLURM
-#: sends SIGTERM after the signal that asks to requeue.
+#: Signals that ask a run to stop. If several arrive, the last of them in this order decides: at a time limit,
+#: SLURM sends SIGTERM after the signal that asks to requeue.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Preemption(Callback):
-    """Saves the run and leaves with exit code 143 once any of its processes gets one of SIGNALS.
+    """Saves the run and exits with code 143 when any of its processes gets one of SIGNALS.
 
-    Training ends with the current step. An evaluation ends with the current batch, and is repeated when the
-    run goes on: a validation before the next step. While the validation of the last step runs, nothing is
-    saved, as Lightning does not resume a run that has all its steps.
+    Training stops after the current step. An evaluation stops after the current batch, and the resumed run
+    repeats it: a validation is repeated before the next step. Nothing is saved during the validation of the
+    last step, because Lightning does not resume a run that has done all its steps.
 
-    After SIGUSR1 and SIGUSR2, which SLURM can send some time before a job's time limit, the job is requeued:
-    by the handler that submitit has set, or by `scontrol requeue`. After SIGTERM, the run only ends.
+    SLURM can send SIGUSR1 or SIGUSR2 some time before a job's time limit. The job is then requeued, by the
+    handler that submitit has set or by `scontrol requeue`. After SIGTERM, the run only stops.
 
     It replaces Lightning's own handling, which saves nothing on SIGTERM, loses a signal in the last batch of
     a test, and calls collectives within the signal handler.
 
     Attributes:
-        trainer: the run's; its launcher's processes get each signal too.
+        trainer: the run's. Its launcher passes each signal on to the processes that it started.
+        validation_left: whether the last checkpoint was saved within a validation, which is then repeated.
     """
 
     def __init__(self, run: Run, environment: RunEnvironment):
@@ -47,11 +48,11 @@ class Preemption(Callback):
         self.validation_left = False
         self._module: LightningModule | None = None  # from the first step or test on
         self._asked = 0  # position in SIGNALS of the signal that came to this process, from 1
-        self._agreed = 0  # the highest of all processes; apart, as a signal may come at any moment
+        self._agreed = 0  # the highest of all processes; `_asked` may change at any moment
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Handle the signals within the block, and say how to resume where the process ends early."""
+        """Handle the signals within the block; if the process exits early, print how to resume the run."""
         if threading.current_thread() is not threading.main_thread():  # Python has no handlers there
             yield
             return
@@ -60,7 +61,7 @@ class Preemption(Callback):
             yield
         except SystemExit as stop:
             if not self.leads:
-                # After any other code, some launchers kill the leading process, which still writes.
+                # After any other code, some launchers kill the leading process while it still writes.
                 sys.exit(0)
             print(f"{self.run.path}: interrupted; call again to go on", file=sys.stderr)
             if (asked := max(self._asked, self._agreed)) > 1:
@@ -77,55 +78,56 @@ class Preemption(Callback):
             self.trainer.strategy.launcher.kill(signum)
         if self._module:
             self._module.leaving = True
-        elif first:  # nothing is to be saved
+        elif first:  # there is nothing to save
             sys.exit(EXIT_CODE)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Save from now on, and do the validation that was left."""
+        """From now on, save before exiting; repeat the validation that was interrupted."""
         self._module = module
         if self.validation_left:
             validation = trainer.fit_loop.epoch_loop.val_loop
             validation.restarting = False  # from its first batch
             counts = validation.batch_progress
-            for name, begun in vars(counts.current).items():  # or it would count twice in later checkpoints
+            # Otherwise later checkpoints would count its batches twice.
+            for name, begun in vars(counts.current).items():
                 setattr(counts.total, name, getattr(counts.total, name) - begun)
             trainer.validating = True
             validation.run()
             trainer.training = True
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Wait for the end of a batch from now on."""
+        """From now on, exit only after a batch."""
         self._module = module
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
-        """Leave between two steps.
+        """Exit between two steps.
 
-        Nothing is saved before the first step and after a validation, whose checkpoint has the same state:
-        Lightning would take the checkpoint of such a step for one that was saved within its validation.
+        Nothing is saved before the first step, or right after a validation, whose checkpoint has the same
+        state: Lightning would take a checkpoint of that step for one saved within the validation.
         """
         if index % trainer.accumulate_grad_batches == 0 and self._any_asked(trainer):
-            self._leave(trainer, save=index % trainer.val_check_batch != 0)
+            self._exit(trainer, save=index % trainer.val_check_batch != 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave before an incomplete validation is scored."""
+        """Exit before an incomplete validation is scored."""
         self.validation_left = self._any_asked(trainer)
         if self.validation_left:
-            self._leave(trainer)
+            self._exit(trainer)
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave before an incomplete test is scored."""
+        """Exit before an incomplete test is scored."""
         if self._any_asked(trainer):
             sys.exit(EXIT_CODE)
 
     def _any_asked(self, trainer: Trainer) -> bool:
-        """Whether any process got a signal; each must call this."""
+        """Whether any process got a signal. Every process must call this."""
         self._agreed = self._asked
         if trainer.world_size > 1:
             asked = torch.tensor(self._agreed, device=trainer.strategy.root_device)
             self._agreed = int(trainer.strategy.reduce(asked, reduce_op="max"))
         return self._agreed > 0
 
-    def _leave(self, trainer: Trainer, save: bool = True) -> None:
+    def _exit(self, trainer: Trainer, save: bool = True) -> None:
         if save and trainer.global_step < trainer.max_steps:
             trainer.save_checkpoint(self.run.checkpoint_path("last"), weights_only=False)
         sys.exit(EXIT_CODE)

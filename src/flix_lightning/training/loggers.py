@@ -43,17 +43,17 @@ _COLUMNS = ("step", "split", "task", "language", "seen", "active", "metric", "va
 
 @contextmanager
 def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: Run) -> Iterator[list[Logger]]:
-    """Open the config's loggers, and close them however the block ends.
+    """Open the config's loggers, and close them when the block ends or raises.
 
-    A logger that fails later is only reported: the run trains, saves and ends without it.
+    A logger that fails later only causes a warning: the run trains, saves and ends without it.
 
     Args:
-        cfg: name -> a Hydra `_target_` that takes the run and gives a context manager of a Lightning logger,
-            such as `wandb_logger` and `csv_logger` here.
-        run: the run they log.
+        cfg: name -> a call with a `_target_`, which takes the run and returns a context manager of a
+            Lightning logger, such as `wandb_logger` and `csv_logger` here.
+        run: the run.
 
     Raises:
-        UserError: an entry that is no logger.
+        UserError: an entry is not such a call.
     """
     for name, entry in cfg.items():
         if not isinstance(entry, Mapping | DictConfig) or not isinstance(entry.get("_target_"), str):
@@ -79,7 +79,7 @@ def _reporting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return call(*args, **options)
         except Exception as error:
-            if error not in args:  # the block's own error, which a context manager's exit passes on
+            if error not in args:  # `__exit__` gets the error of the block itself as an argument
                 log.warning("logger.%s fails, the run goes on: %r", name, error)
             return None
 
@@ -98,18 +98,18 @@ def csv_logger(run: Run) -> Iterator[CSVLogger]:
 
 @contextmanager
 def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Iterator[WandbLogger]:
-    """Log to W&B, by default into the run's folder with no account; marked failed when the block raises.
+    """Log to W&B, by default into the run's folder without an account. If the block raises, mark it failed.
 
     Raises:
-        UserError: an unknown mode, or W&B cannot start (no account or network when online).
+        UserError: the mode is unknown, or W&B cannot start (without an account or a network when online).
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
     run.path.mkdir(parents=True, exist_ok=True)
     name = _display_name(run)
     try:
-        # Made here and not by WandbLogger: its offline=True would set WANDB_MODE for every later job of this
-        # process, and it would take over a run that is still open.
+        # WandbLogger itself would set WANDB_MODE for every later job of this process if offline, and would
+        # take over a run that is still open.
         experiment = wandb.init(
             project=project,
             entity=entity,
@@ -125,7 +125,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except (wandb.Error, ValueError) as error:  # this for settings that are none
+    except (wandb.Error, ValueError) as error:  # ValueError: a setting is malformed
         reason = one_line(error)
         raise UserError(
             f"W&B does not start ({mode}): {reason}; logger.wandb.mode=offline needs no account"
@@ -140,14 +140,14 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
     finally:
         try:
             experiment.finish(exit_code=exit_code)
-        except Exception:  # W&B's service is gone: SLURM ends every process of a job
+        except Exception:  # W&B's service is gone, as SLURM ends every process of a job
             with suppress(Exception):
-                wandb.teardown()  # or else it raises at exit, and the next run finds no service
+                wandb.teardown()  # otherwise it raises at exit, and the next run finds no service
             raise
 
 
 def _display_name(run: Run) -> str:
-    """Name a method, a mixture, and the settings that the command or its sweep gives: `flix-joint p=0.3`."""
+    """Name the method, the mixture, and the settings of the command line: `flix-joint p=0.3`."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     given = dict(one.lstrip("+").partition("=")[::2] for one in overrides)
     names = {key: _SHORT.get(last := key.rpartition(".")[2], last) for key in given if _is_named(key)}
@@ -156,7 +156,7 @@ def _display_name(run: Run) -> str:
 
 
 def _is_named(key: str) -> bool:
-    """Whether a setting decides the result and the rest of the name does not say it."""
+    """Whether a setting decides the result, and is not in the rest of the name."""
     if key.partition(".")[0] in ("seed", "mixture", "data", "evaluation") or key == "flix.controls":
         return False
     declared = [SETTINGS[part] for part in (key, key.rpartition(".")[0]) if part in SETTINGS]
@@ -164,17 +164,17 @@ def _is_named(key: str) -> bool:
 
 
 def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:
-    """Log all scores of a validation or of the test: as scalars, and to W&B as a table too.
+    """Log all scores of a validation or of the test, as scalars, and to W&B also as a table.
 
     The scalars are `val/<task>/<language>/<metric>`; `val/<task>/mean`, the macro average over the languages
-    of a task; and `val/mean`, the average of these. The averages are of trained datasets; those of the others
-    are `val/mean_unseen_language` and so on. The table is `val/scores`. In the test, `val` is `test`; a
-    control, where only some features are on, has a name of its own, as `test_none`.
+    of a task; and `val/mean`, the average of these. These averages are over trained datasets; averages over
+    the others are named `val/mean_unseen_language` and so on. The table is `val/scores`. In the test, `val`
+    becomes `test`. A control, which has only some features on, has its own name, as `test_none`.
 
     Args:
         loggers: from `open_loggers`.
         rows: validation or test rows.
-        step: the number of optimizer steps done. A row's own step is that of the checkpoint tested.
+        step: the number of optimizer steps done. The step in a test row is that of its checkpoint.
     """
     if not rows:
         return
@@ -189,7 +189,7 @@ def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) ->
 
 
 def log_facts(loggers: Sequence[Logger], facts: Mapping[str, float], step: int) -> None:
-    """Log run-level facts, as `facts/total_parameters`; the later value of a fact counts."""
+    """Log run-level facts, as `facts/total_parameters`. A later value replaces an earlier one."""
     for logger in loggers:
         logger.log_metrics({f"facts/{name}": value for name, value in facts.items()}, step)
         logger.save()

@@ -31,22 +31,17 @@ LOSSES = 10
 
 @dataclass(frozen=True)
 class Score:
-    """What one dataset's evaluation gave.
+    """The scores and predictions of one evaluated dataset.
 
     Attributes:
-        index: the dataset's index in the evaluated list.
-        values: metric -> score of each metric of the task. The first metric selects checkpoints.
-        predictions: of each example, in the order of the file.
+        index: the dataset's index in the list of evaluated datasets.
+        values: metric -> score, for each metric of the task. The first metric selects checkpoints.
+        predictions: one for each example, in the order of the file.
     """
 
     index: int
     values: dict[str, float]
     predictions: list[Prediction]
-
-    @property
-    def selecting(self) -> float:
-        """The score by which checkpoints are selected."""
-        return next(iter(self.values.values()))
 
 
 class FlixModule(LightningModule):
@@ -58,15 +53,15 @@ class FlixModule(LightningModule):
         base: the base model, into which `adapter` is injected.
         adapter: from `inject`.
         dropout: feature dropout, for training only.
-        evaluated: the datasets whose index evaluation batches carry.
-        learning_rate, warmup_steps: the optimizer's rate after a linear warm-up.
-        lazy: the optimizer is `LazyAdam`, for an adapter with sparse gradients; else AdamW.
-        max_new_tokens: longest generated target.
+        evaluated: the evaluated datasets. An evaluation batch has the index of each example's dataset.
+        learning_rate, warmup_steps: the learning rate after a linear warm-up, and the steps of the warm-up.
+        lazy: whether the optimizer is `LazyAdam`, for an adapter with sparse gradients, or else AdamW.
+        max_new_tokens: tokens of the longest generated target.
         on_scores: called with ("validation" or "test", scores) after each evaluation.
-        tasks: the tasks of the evaluated datasets. None is the shipped ones.
+        tasks: the tasks of the evaluated datasets. None is the shipped tasks.
     """
 
-    # A checkpoint holds the adapter only; `on_load_checkpoint` is strict about that part itself.
+    # A checkpoint holds the adapter only, and `on_load_checkpoint` checks it.
     strict_loading = False
 
     def __init__(
@@ -91,16 +86,16 @@ class FlixModule(LightningModule):
         self.evaluated = evaluated
         self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
         self.on_scores, self.tasks = on_scores, tasks or Tasks.of()
-        self.active: Collection[str] | None = None  # feature kinds that evaluation leaves on; None: all
-        self.leaving = False  # set when the process is to end: the rest of an evaluation is skipped
+        self.active: Collection[str] | None = None  # feature kinds that are on in evaluation; None is all
+        self.leaving = False  # set when the process is to exit: the rest of an evaluation is skipped
         self._predictions: dict[int, dict[int, Prediction]] = defaultdict(dict)
         self._step_loss = 0.0
-        self.gradient_norm: Tensor | None = None  # of the last step, before clipping; None if not known
-        self._losses: dict[int, Tensor] = {}  # step -> its loss, not checked yet
-        # Examples that this process saw, and those without an active feature. No buffer: DDP would overwrite
-        # it with the first process's.
+        self.gradient_norm: Tensor | None = None  # of the last step, before clipping; None if unknown
+        self._losses: dict[int, Tensor] = {}  # step -> its loss, of the steps that are not checked yet
+        # Examples that this process saw, and those of them without an active feature. It is not a buffer,
+        # because DDP would overwrite it with that of the first process.
         self._seen_without = torch.zeros(2, dtype=torch.long)
-        self.seconds = 0.0  # of training, also before the run was resumed
+        self.seconds = 0.0  # of training, including the time before the run was resumed
 
     def train(self, mode: bool = True) -> "FlixModule":
         """Set the mode of the adapter. The base stays in eval mode, without its dropout."""
@@ -124,22 +119,22 @@ class FlixModule(LightningModule):
         self._seen_without += torch.tensor([len(features), without])
         loss = total / batch["target_tokens"]
         self._step_loss += loss.detach()
-        # Lightning divides by the number of micro-batches and DDP by that of processes, but the loss is
-        # divided by the target tokens of all of them already.
+        # The loss is already divided by the target tokens of all micro-batches and processes. Lightning will
+        # divide it by the number of micro-batches, and DDP by the number of processes.
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the effective batch's loss, for callbacks too."""
+        """Keep the loss of the effective batch, and make it known to callbacks."""
         loss = self.trainer.strategy.reduce(torch.as_tensor(self._step_loss), reduce_op="sum")
         self._losses[self.global_step + 1] = loss
         self.log("train/loss", loss, logger=False)  # TrainingMonitor logs it
         self._step_loss = 0.0
 
     def _check_losses(self) -> None:
-        """Check that the losses since the last check are finite; not at each step, as this waits for a GPU.
+        """Check that the losses since the last check are finite; a check at each step would wait for the GPU.
 
         Raises:
-            UserError: one is not, so the weights since then are not finite either.
+            UserError: a loss is not finite; the weights after that step are then not finite either.
         """
         losses = torch.stack(list(self._losses.values())).tolist() if self._losses else []
         for step, loss in zip(self._losses, losses, strict=True):
@@ -156,16 +151,16 @@ class FlixModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the gradient, and keep it. Lightning's own refuses fused AdamW under bf16-mixed.
+        """Clip the norm of the gradient, and keep it. Lightning's own refuses fused AdamW in bf16-mixed.
 
         Raises:
-            UserError: the precision scales gradients, whose true norm is not known before the step.
+            UserError: the precision scales gradients, so that their true norm is unknown before the step.
         """
         if getattr(self.trainer.precision_plugin, "scaler", None):
             if gradient_clip_val is None:
                 return
             raise UserError(
-                f"trainer.precision={self.trainer.precision} scales gradients, so none can be clipped: "
+                f"trainer.precision={self.trainer.precision} scales gradients, so they cannot be clipped: "
                 "take bf16-mixed, or trainer.gradient_clip_val=null"
             )
         clip = clip_sparse_grad_norm_ if self.lazy else nn.utils.clip_grad_norm_
@@ -173,7 +168,7 @@ class FlixModule(LightningModule):
         self.gradient_norm = clip(self.adapter.parameters(), largest)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """End training at the last step, so that it is validated whatever `val_check_interval` is."""
+        """Stop after the last step, so that it is validated whatever `val_check_interval` is."""
         self.seconds = time.monotonic() - self._began
         if len(self._losses) == LOSSES:
             self._check_losses()
@@ -181,7 +176,7 @@ class FlixModule(LightningModule):
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW or LazyAdam, without weight decay, which would shrink rows of features that a batch lacks."""
+        """AdamW or LazyAdam without weight decay, which would shrink rows of features that a batch lacks."""
         pools, rate = self.adapter.parameters(), self.learning_rate
         if self.lazy:
             optimizer = LazyAdam(pools, lr=rate)
@@ -211,21 +206,21 @@ class FlixModule(LightningModule):
         for dataset, position, id, prediction, target in found:
             self._predictions[int(dataset)][int(position)] = Prediction(id, prediction, target)
 
-    def test_step(self, batch: dict[str, Any]) -> None:
-        """As in validation."""
-        self.validation_step(batch)
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Score every dataset, log the means that select checkpoints, and hand all scores on."""
+        """Score every dataset, log the means that select checkpoints, and pass all scores on."""
         scores = self._scores()
-        means = self._means(scores)
-        selecting = {f"val/{task}/mean": value for task, value in means.items()}
-        selecting["val/mean"] = fmean(means.values())
-        self.log_dict(selecting, logger=False)  # `on_scores` logs them
+        by_task = defaultdict(list)
+        for score in scores:
+            by_task[self.evaluated[score.index].task].append(next(iter(score.values.values())))
+        means = {f"val/{task}/mean": fmean(values) for task, values in by_task.items()}
+        means["val/mean"] = fmean(means.values())
+        self.log_dict(means, logger=False)  # the loggers get them from `on_scores`
         self.on_scores("validation", scores)
 
     def on_test_epoch_end(self) -> None:
-        """Score every dataset and hand all scores on."""
+        """Score every dataset, and pass all scores on."""
         self.on_scores("test", self._scores())
 
     def _scores(self) -> list[Score]:
@@ -246,25 +241,23 @@ class FlixModule(LightningModule):
             scores.append(Score(index, values, predictions))
         return scores
 
-    def _means(self, scores: Sequence[Score]) -> dict[str, float]:
-        tasks = defaultdict(list)
-        for score in scores:
-            tasks[self.evaluated[score.index].task].append(score.selecting)
-        return {task: fmean(values) for task, values in tasks.items()}
-
     # -- checkpoints
 
     def seen_without(self) -> Tensor:
         """Count the examples that were trained on, and those of them without an active feature: long [2].
 
-        It sums over all processes, each of which must call it.
+        The counts are summed over all processes. Every process must call this.
         """
         return self.trainer.strategy.reduce(
             self._seen_without.to(self.device, copy=True), reduce_op="sum"
         ).cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the adapter, its features and the counts, without the base; raises UserError as validation."""
+        """Save the adapter, its features and the counts, without the base.
+
+        Raises:
+            UserError: a loss since the last check is not finite.
+        """
         self._check_losses()
         checkpoint["state_dict"] = {}
         checkpoint["adapter"] = self.adapter.state_dict()
@@ -277,7 +270,7 @@ class FlixModule(LightningModule):
         self.adapter.load_state_dict(checkpoint["adapter"], checkpoint["ranks"])
         self._seen_without.copy_(checkpoint["seen_without"] if self.global_rank == 0 else torch.zeros(2))
         self.seconds = checkpoint["seconds"]
-        # Lightning counts micro-batches, and a step may have another number of them than before.
+        # Lightning counts micro-batches. A step may now have another number of them than before.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):

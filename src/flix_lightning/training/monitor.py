@@ -1,4 +1,4 @@
-"""What a run logs while it trains: the loss, the learning rate, the gradient's norm, the speed."""
+"""What a run logs while it trains: the loss, the learning rate, the norm of the gradient, the speed."""
 
 import time
 from typing import Any
@@ -9,10 +9,10 @@ from torch.optim import Optimizer
 
 
 class TrainingMonitor(Callback):
-    """Logs training every `log_every_n_steps` steps and at the last step, all by the number of steps done.
+    """Logs training every `log_every_n_steps` steps and at the last step, at the number of steps done.
 
-    Lightning's LearningRateMonitor and ThroughputMonitor log by other numbers of steps and once for each
-    micro-batch, and the second waits for a GPU each time.
+    Lightning's LearningRateMonitor and ThroughputMonitor log once for each micro-batch, at other numbers of
+    steps. The second waits for the GPU each time.
 
     Args:
         batch_size: examples in a step.
@@ -22,26 +22,26 @@ class TrainingMonitor(Callback):
         self.batch_size = batch_size
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start to measure the speed."""
+        """Start measuring the speed."""
         self._step, self._time = trainer.global_step, time.monotonic()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Keep the step's learning rate: when the batch ends, the optimizer has the next step's."""
+        """Keep the learning rate of this step: when the batch ends, the optimizer has that of the next."""
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Measure the speed anew, without the time of the validation."""
+        """Restart measuring the speed, so that the time of the validation does not count."""
         self.on_train_start(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Log the step, if it is one to log and this micro-batch was its last."""
+        """Log the step if it is due and this micro-batch was its last."""
         step, every = trainer.global_step, trainer.log_every_n_steps
         is_due = every and (step % every == 0 or step == trainer.max_steps)
         if step == self._step or not is_due or not trainer.loggers:
             return
-        loss = trainer.callback_metrics["train/loss"].item()  # waits for a GPU, so that the time is right
+        loss = trainer.callback_metrics["train/loss"].item()  # waits for the GPU, so that the time is right
         steps, seconds = step - self._step, time.monotonic() - self._time
         values = {
             "train/loss": loss,

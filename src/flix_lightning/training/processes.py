@@ -1,4 +1,4 @@
-"""The processes of one run: how many it needs, who started them, which one leads."""
+"""The processes of one run: how many it needs, what started them, and which one leads."""
 
 import os
 import re
@@ -15,14 +15,20 @@ from flix_lightning.common.errors import UserError
 #: Variables that Lightning sets for the processes that it starts, or that a user sets for each by hand.
 _BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
 
-#: Variables that torchrun and srun set for each process. A part of them is no launch.
+#: Variables that torchrun and srun set for each process. Only all of them together mean a launch.
 _TORCHRUN = ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK")
 _SRUN = ("STEP_TASKS_PER_NODE", "STEP_NODELIST", "STEP_ID", "JOB_ID", "NODEID", "LOCALID")
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """What a launcher did: processes started on each node, and where this one is among them."""
+    """What a launcher did: how many processes it started on each node, and the place of this one.
+
+    Attributes:
+        launcher: its name.
+        per_node: number of processes on each node.
+        node, local: index of this process's node, and of the process on that node.
+    """
 
     launcher: str
     per_node: list[int]
@@ -32,7 +38,7 @@ class _Launch:
 
 @dataclass(frozen=True)
 class _Needed:
-    """The processes that a script needs: `devices` on each of `nodes`. Its keys begin with `section`."""
+    """The processes that a script needs: `devices` on each of `nodes`. Its settings begin with `section`."""
 
     devices: int
     nodes: int
@@ -44,7 +50,7 @@ class _Needed:
         return self.devices * self.nodes
 
     def refusal(self, started: str, first: bool = True) -> UserError | SystemExit:
-        """Say in the first of the processes that others were started, and which commands are right."""
+        """Return the error with the right commands for the first process, and an exit for the others."""
         if not first:
             return SystemExit(0)
         needs = f"{self.section}devices={self.devices}"
@@ -69,13 +75,13 @@ class _Needed:
 class RunEnvironment(LightningEnvironment):
     """The place of this process among the processes of its run, as Lightning asks for it.
 
-    Lightning's own environments take the number of processes from the launcher. Here it follows from the
+    Lightning's own environments take the number of processes from the launcher. This one takes it from the
     run's settings, so that a launcher's variables count only for a run on several devices.
 
     Args:
         devices, nodes: what the run asks for.
         node, local: index of this process's node, and of the process on that node.
-        all_started: whether every process is running already; if not, Lightning starts the others.
+        all_started: whether all processes are running already; otherwise Lightning starts the others.
     """
 
     def __init__(self, devices: int = 1, nodes: int = 1, node: int = 0, local: int = 0, all_started=False):
@@ -100,14 +106,14 @@ class RunEnvironment(LightningEnvironment):
         return self._local
 
     def teardown(self) -> None:
-        """Keep the environment's variables, which Lightning's own deletes: a sweep has another run."""
+        """Keep the environment's variables, which Lightning would delete: a sweep has more runs."""
 
     def share(self, strategy: Strategy, verdict: Any) -> Any:
-        """Return the leading process's verdict in all processes, once Lightning has started the others.
+        """Return the leading process's verdict in all processes, after Lightning has started the others.
 
         Args:
             strategy: the trainer's.
-            verdict: anything that can be pickled; it counts in the leading process only.
+            verdict: anything that can be pickled. Only that of the leading process counts.
         """
         if self.world_size() == 1 or (verdict and not self._all_started):
             return verdict
@@ -123,11 +129,11 @@ def run_environment(cfg: DictConfig, script: str = "train.py", section: str = "t
     Args:
         cfg: has `accelerator`, `devices`, and `num_nodes` where the script can use several.
         script: the command, for errors.
-        section: what stands before these keys in the command, for errors.
+        section: what stands before these settings in the command, for errors.
 
     Raises:
         UserError: Lightning refuses the devices, or they do not fit what srun or torchrun started.
-        SystemExit: the latter, in each process but the first, which raises the error.
+        SystemExit: they do not fit, in every process but the first, which raises the error.
     """
     nodes = cfg.get("num_nodes", 1)
     try:
@@ -143,7 +149,7 @@ def run_environment(cfg: DictConfig, script: str = "train.py", section: str = "t
         return _without_launcher(needed)
     if launch.per_node == [needed.devices] * nodes:
         return RunEnvironment(needed.devices, nodes, launch.node, launch.local, all_started=True)
-    if needed.processes == 1 and launch.launcher == "srun":  # each task has its own run
+    if needed.processes == 1 and launch.launcher == "srun":  # each process of srun does its own run
         return RunEnvironment()
     started = f"{launch.launcher} started {'+'.join(map(str, launch.per_node))}"
     raise needed.refusal(started, first=launch.node == launch.local == 0)
@@ -166,8 +172,8 @@ def _launch() -> _Launch | None:
     if all(name in env for name in _TORCHRUN):
         per_node = [int(env["LOCAL_WORLD_SIZE"])] * int(env["GROUP_WORLD_SIZE"])
         return _Launch("torchrun", per_node, int(env["GROUP_RANK"]), int(env["LOCAL_RANK"]))
-    # In a batch script or an allocation, outside of srun, there is one process and no step. SLURM calls the
-    # step of a shell `bash`, or the user calls it `interactive`.
+    # A batch script or an allocation, outside of srun, has one process and no step. A shell is a step that
+    # SLURM names `bash`, or that the user names `interactive`.
     by_srun = all(f"SLURM_{name}" in env for name in _SRUN)
     if not by_srun or env.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None

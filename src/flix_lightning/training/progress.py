@@ -15,7 +15,7 @@ EVERY = 15.0  # seconds between lines
 
 
 class ProgressBar(Callback):
-    """One bar a run, in optimizer steps, with the time left."""
+    """A bar of the run's optimizer steps, with the time left."""
 
     def __init__(self, name: str):
         self.name = name
@@ -34,13 +34,13 @@ class ProgressBar(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Move to the current step."""
         loss = trainer.callback_metrics.get("train/loss")
-        # Reading a loss waits for the GPU, so it is read only when the bar is drawn.
+        # Reading the loss waits for the GPU, so it is read only when the bar is drawn.
         if loss is not None and time.time() - self.bar.last_print_t >= self.bar.mininterval:
             self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Show that validation runs."""
+        """Show that a validation is running."""
         self.bar.set_postfix_str("validating")
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -71,7 +71,7 @@ class ProgressLines(Callback):
         self.began, self.first, self.logged = time.monotonic(), trainer.global_step, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Log a line if the last one is EVERY seconds ago."""
+        """Log a line if the last line is at least EVERY seconds old."""
         now, done = time.monotonic(), trainer.global_step - self.first
         if not done or now - self.logged < EVERY or not trainer.is_global_zero:
             return
@@ -92,7 +92,7 @@ class ProgressLines(Callback):
         log.info("%s: validating at step %d", self.name, trainer.global_step)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log that a test begins, and with which features: there is one for each task and control."""
+        """Log that a test begins, and with which features; each task and each control has its own test."""
         active = "all" if module.active is None else " and ".join(module.active) or "no"
         log.info(
             "%s: testing with %s features, batches: %d", self.name, active, sum(trainer.num_test_batches)

@@ -1,4 +1,4 @@
-"""The check of a sweep whose runs have several processes, before any job starts. Imports nothing slow."""
+"""The check of a sweep whose runs have several processes, before any job starts. It imports nothing slow."""
 
 import os
 from typing import Any
@@ -11,10 +11,10 @@ from flix_lightning.common.errors import UserError
 
 
 class SweepCheck(Callback):
-    """Ends a multirun whose launcher does not start the processes that each run needs."""
+    """Stops a multirun whose launcher does not start the processes that each run needs."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Check the launcher. The process ends here, as Hydra ignores what a callback raises."""
+        """Check the launcher. Hydra ignores what a callback raises, so a fault ends the process here."""
         with errors_as_lines():
             check_launcher(config)
 
@@ -26,7 +26,7 @@ def check_launcher(config: DictConfig) -> None:
         config: Hydra's, with `trainer` and `hydra.launcher`.
 
     Raises:
-        UserError: it does not, naming what is right.
+        UserError: the launcher starts others; the error names a right command.
     """
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
     asked = f"trainer.devices={devices} and trainer.num_nodes={nodes}"

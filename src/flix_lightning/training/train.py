@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float:
     preemption = Preemption(run, environment)
     with preemption.listen(), ExitStack() as stack:
         trainer = make_trainer(run, environment, preemption)
-        # All processes of a run on several devices do what the leading one finds to do.
+        # The leading process of a run decides for all of them.
         verdict = _claim(run, trainer, stack) if environment.leads else None
         verdict = environment.share(trainer.strategy, verdict)
         if isinstance(verdict, UserError):
@@ -61,15 +61,15 @@ def train(cfg: DictConfig) -> float:
         if verdict:
             log.info("Skipped, %s", verdict)
         else:
-            # The run before left cycles of model, trainer and data: gigabytes, but so few objects that
-            # Python's collector would let several pile up.
+            # The previous run of a sweep left reference cycles of gigabytes, but of so few objects that
+            # Python would not collect them for several runs.
             gc.collect()
             Training(run, trainer).execute()
     return fmean(run.validation_scores().values())
 
 
 def _claim(run: Run, trainer: Trainer, stack: ExitStack) -> UserError | str | None:
-    """Lock the run and open its loggers, both until the stack ends; return why it is not to be trained."""
+    """Lock the run and open its loggers until the stack ends; or return the reason not to train it."""
     finished = f"finished already: {run.path} (delete the folder to do it again)"
     try:
         if run.finished:
@@ -88,7 +88,7 @@ def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) 
     """Make the run's trainer, without loggers.
 
     Raises:
-        UserError: Lightning refuses the settings, or they do not fit together.
+        UserError: Lightning refuses the settings, or they contradict each other.
     """
     cfg = run.cfg.trainer
     own = {
@@ -115,7 +115,7 @@ def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) 
             max_steps=cfg.max_steps,
             gradient_clip_val=cfg.gradient_clip_val,
             logger=False,
-            default_root_dir=run.path,  # in SLURM jobs Lightning resumes from any hpc_ckpt_* that is there
+            default_root_dir=run.path,  # in a SLURM job, Lightning resumes from any hpc_ckpt_* in this folder
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -135,7 +135,7 @@ def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) 
 
 
 class Training:
-    """One run while it trains: its model, its data, and the result rows so far."""
+    """A run while it trains: its model, its data, and its result rows so far."""
 
     def __init__(self, run: Run, trainer: Trainer):
         self.run, self.cfg, self.trainer = run, run.cfg, trainer
@@ -152,7 +152,7 @@ class Training:
         if run.start:
             run.start.load_into(self.adapter)
         log.info("%s", self.adapter.summary())
-        if cfg.trainer.compile:  # before checkpointing, so that the recomputed layer is a compiled one
+        if cfg.trainer.compile:  # before checkpointing, so that a recomputed layer is a compiled one
             compile_layers(base.model)
         if cfg.trainer.activation_checkpointing:
             self.adapter.checkpoint_layers(base.model)
@@ -184,7 +184,7 @@ class Training:
         )
         self.validations = run.path / "validations"
         self.rows: list[Row] = []
-        self.step = 0  # of the weights under test
+        self.step = 0  # of the weights that are being tested
 
         self.data.trainer = trainer
         trainer.accumulate_grad_batches = self.data.accumulation
@@ -208,12 +208,12 @@ class Training:
         self.trainer.strategy.barrier()
 
     def _last(self) -> Path | None:
-        """The checkpoint that training resumes from, once it is known to fit."""
+        """Return the checkpoint to resume from, if there is one; raise UserError if it does not fit."""
         last = self.run.checkpoint_path("last")
         if not last.exists():
             return None
         self._load(Checkpoint.read(last, to_resume=True))
-        log.info("going on from %s", last)
+        log.info("resuming from %s", last)
         return last
 
     def _load(self, checkpoint: Checkpoint) -> None:
@@ -258,7 +258,7 @@ class Training:
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
-        """The largest rank of an example's update, and the parameters of such an example and in all."""
+        """The largest rank of an example's update, the parameters of such an example, and all parameters."""
         space, kinds = self.adapter.space, self.data.kinds
         rank = max(
             space.active_rank([f"{kind}:{attributes[kind]}" for kind in kinds])
