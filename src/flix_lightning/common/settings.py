@@ -186,6 +186,16 @@ def check(cfg: DictConfig, table: Table) -> None:
             kind.require(key, plain(OmegaConf.select(cfg, key, throw_on_missing=True)))
 
 
+def decides(key: str, table: Table) -> bool:
+    """Whether a key decides the result, by the declared setting that it is or is a part of."""
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        if setting := table.get(".".join(parts[:end])):
+            return setting.decides
+    rest = table.get(f"{parts[0]}.*")
+    return rest is not None and len(parts) > 1 and parts[1] not in rest.harmless
+
+
 def deciding(cfg: DictConfig, table: Table) -> dict[str, Any]:
     """Collect the settings that decide the result and that nothing else of the hash covers.
 
@@ -195,7 +205,7 @@ def deciding(cfg: DictConfig, table: Table) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key in [*table, *_undeclared(cfg, table)]:
         section, _, name = key.rpartition(".")
-        setting = table.get(key) or Setting(ANY, decides=name not in table[f"{section}.*"].harmless)
+        setting = table.get(key) or Setting(ANY, decides=decides(key, table))
         if not isinstance(setting, Setting) or not setting.decides or setting.hashed_as:
             continue
         value = plain(OmegaConf.select(cfg, key))

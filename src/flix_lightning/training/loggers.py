@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig
 
 from flix_lightning.common.errors import UserError, one_line
-from flix_lightning.common.settings import plain
+from flix_lightning.common.settings import decides, plain
 from flix_lightning.runs.rows import Row, macro_averages
 from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import SETTINGS
@@ -159,8 +159,7 @@ def _is_named(key: str) -> bool:
     """Whether a setting decides the result, and is not in the rest of the name."""
     if key.partition(".")[0] in ("seed", "mixture", "data", "evaluation") or key == "flix.controls":
         return False
-    declared = [SETTINGS[part] for part in (key, key.rpartition(".")[0]) if part in SETTINGS]
-    return key == "model" or any(setting.decides for setting in declared)
+    return key == "model" or decides(key, SETTINGS)
 
 
 def log_evaluation(loggers: Sequence[Logger], rows: Sequence[Row], step: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from omegaconf import OmegaConf
 
-from flix_lightning.common.settings import plain
+from flix_lightning.common.settings import decides, plain
 from flix_lightning.reports.columns import HEADS, ScoreColumn
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables.appendix import datasets, datasets_report
@@ -23,7 +23,7 @@ OURS = "FLix"
 _METHOD, _MIXTURE = "flix.name", "mixture.name"
 _HEADS = {_METHOD: "Method", _MIXTURE: "Trained on"}
 #: Settings that only set another one, and the seed, over which a line is averaged.
-_NOT_SHOWN = {"seed", "flix.learning_rate", "data.learning_rates", "data.feature_dropout"}
+_NOT_SHOWN = ("seed.", "flix.learning_rate.", "data.learning_rates.", "data.feature_dropout.")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     names = dict(zip((_METHOD, _MIXTURE), map(list, zip(*pairs, strict=True)), strict=False))
     found = {key: values for key, values in names.items() if len(set(values)) > 1}
     flat = [_flatten(plain(run.cfg)) for run in runs]
-    for key in dict.fromkeys(key for settings in flat for key in settings if _decides(key)):
+    for key in dict.fromkeys(key for settings in flat for key in settings):
+        if not decides(key, SETTINGS) or f"{key}.".startswith(_NOT_SHOWN):
+            continue
         values = [settings.get(key, "") for settings in flat]
         of_method = key.startswith(("flix.", "mixture.", "tasks.")) or key == "optimizer.learning_rate"
         owners = pairs if of_method else [None] * len(runs)
@@ -117,17 +119,6 @@ def _flatten(value: Any, key: str = "") -> dict[str, str]:
     if isinstance(value, float):
         value = f"{value:g}"  # so that 0.0 is 0
     return {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
-
-
-def _decides(key: str) -> bool:
-    """Whether a setting decides the result, by the table of settings."""
-    section, _, name = key.partition(".")
-    declared = key
-    while declared and declared not in SETTINGS:
-        declared = declared.rpartition(".")[0]
-    if declared:
-        return SETTINGS[declared].decides and declared not in _NOT_SHOWN
-    return f"{section}.*" in SETTINGS and name not in SETTINGS[f"{section}.*"].harmless
 
 
 def _head(key: str) -> str:
