@@ -64,7 +64,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     environment asks for tracebacks.
     """
     quiet_libraries()
-    started = False  # a job, so that Hydra has composed its config
+    started = False  # whether a job has started, so that Hydra has composed its config
     failed = False
     process = os.getpid()
 
@@ -253,7 +253,7 @@ def sweep_configs(arguments: Sequence[str]) -> list[DictConfig]:
 
 
 def _compose_jobs(options: Namespace, jobs: Iterable[Sequence[Override]]) -> Iterator[DictConfig]:
-    """Compose each choice of configs once, as that takes a tenth of a second; set the values of each job."""
+    """Compose each combination of choices once, as that takes a tenth of a second; set each job's values."""
     composed: dict[tuple, DictConfig] = {}
     for job in jobs:
         values = [

@@ -72,7 +72,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Compute the SHA-256 (hex) of a file's content; a file that stays as it is is read once a process.
+    """Compute the SHA-256 (hex) of a file's content. A process reads an unchanged file only once.
 
     Raises:
         UserError: the file cannot be read.

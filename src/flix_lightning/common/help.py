@@ -47,7 +47,7 @@ def help_table(folders: Sequence[Path], config: str) -> Table:
 def entries(folders: Sequence[Path], config: str) -> list[Entry]:
     """Read the keys of a config and of the configs of its group that it starts from.
 
-    A key that has no comment has that of the config it starts from.
+    A key without a comment gets the comment of the config that it starts from.
     """
     text = _read(folders, config)
     group = config.rpartition("/")[0]

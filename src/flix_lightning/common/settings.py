@@ -215,10 +215,10 @@ def deciding(cfg: DictConfig, table: Table) -> dict[str, Any]:
 
 
 def passed_on(cfg: DictConfig, table: Table, section: str) -> dict[str, Any]:
-    """Give the keyword arguments of a section that are not declared; a call with a `_target_` is made.
+    """Return the undeclared keys of a section as keyword arguments; a `_target_` is called.
 
     Raises:
-        UserError: a call that the command line does not name: the config may come with someone else's run.
+        UserError: the command line does not name the call: the config may come with someone else's run.
     """
     result = {}
     for key in _undeclared(cfg, table):

@@ -1,4 +1,4 @@
-"""Attributes that follow from another, as a family from the language: said once for all of a mixture."""
+"""Attributes that follow from another, as the family from the language, for all datasets of a mixture."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def parse_attributes(cfg: Any) -> list[Attribute]:
 def add_attributes(datasets: Iterable[dict[str, str]], attributes: Iterable[Attribute]) -> None:
     """Add to each dataset's attributes (kind -> name) those that follow from them.
 
-    What an entry of the mixture says itself stays.
+    An attribute that an entry of the mixture gives itself is kept.
 
     Raises:
         UserError: A name has no entry in the table, or a dataset lacks the kind that it follows from.
@@ -62,7 +62,7 @@ def add_attributes(datasets: Iterable[dict[str, str]], attributes: Iterable[Attr
 
 
 def known_attributes(known: Mapping[str, str], attributes: Iterable[Attribute]) -> dict[str, str]:
-    """Return kind -> name of what is known of a text, with all that follows from it."""
+    """Return the known attributes of a text, kind -> name, and those that follow from them."""
     found = dict(known)
     for one in attributes:
         if one.kind not in found and (name := one.names.get(found.get(one.source, ""))):

@@ -1,4 +1,4 @@
-"""Build a folder of files once: by one of all processes that want it, on all cores, resumed after a kill."""
+"""Build a folder of files once, on all cores. Other processes wait for it, and a killed build is resumed."""
 
 import gc
 import logging
@@ -92,7 +92,7 @@ def _write_all(files: Sequence[tuple[Path, Any]], write: Write) -> Iterator[None
         pool.shutdown(cancel_futures=True)
 
 
-_write: Write  # in a helper
+_write: Write  # set in each helper process
 
 
 def _start_helper(write: Write) -> None:

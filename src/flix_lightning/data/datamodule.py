@@ -87,7 +87,7 @@ class DataModule(LightningDataModule):
         return self._tables[split]
 
     def prepare_data(self) -> None:
-        """Make all tables before the first step, so that a bad line of a test file ends no training."""
+        """Make all tables before the first step, so that a bad line of any file is found before training."""
         for split in self.caps:
             self.table(split)
 
@@ -135,7 +135,7 @@ class DataModule(LightningDataModule):
     def eval_loader(self, split: str, indices: Collection[int] | None = None) -> DataLoader:
         """Return the evaluation batches of a split. A batch may have examples of several datasets.
 
-        All processes have the same number of batches. For that, the shortest example may be in several.
+        All processes get the same number of batches. For that, the shortest example may be repeated.
 
         Args:
             split: `validation` or `test`.
@@ -172,7 +172,7 @@ class DataModule(LightningDataModule):
 
 
 class _TrainLoader(DataLoader):
-    """A loader that Lightning takes for resumable. It has no state: the trainer's step says where."""
+    """A loader that Lightning treats as resumable. It has no state, as it starts at the trainer's step."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}

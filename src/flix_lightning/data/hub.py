@@ -67,7 +67,7 @@ def ensure(root: str, sources: Mapping[str, Any], tasks: Mapping[str, Any] | Non
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False):
         if not folder.is_dir():
-            # Of its own, so that what datasets keeps of a local file is never older than the file.
+            # With a cache of its own, `datasets` never takes an older version of a local file.
             with atomic_folder(folder) as draft, tempfile.TemporaryDirectory(dir=folder.parent) as cache:
                 for source in parsed:
                     source.write(Layout(draft, tasks), cache)

@@ -105,14 +105,14 @@ class Mixture:
 
         Args:
             cfg: See `parse_mixture`.
-            layout: The data. None: all datasets count as there (a run whose data is gone).
+            layout: The data. None: every dataset counts as present (for a run whose data is gone).
             allow_missing: Whether a dataset that lacks files is left out, with one warning for all.
             tasks: The known tasks. None is those of the layout, or the shipped ones.
 
         Raises:
             UserError: As `parse_mixture`; or files are missing (one error for all); or no dataset can select
                 a checkpoint.
-            NothingThere: As missing files are allowed, nothing to train on or to select by is left.
+            NothingThere: Files may be missing, and the others leave nothing to train on or to select by.
         """
         tasks = tasks or (layout.tasks if layout else Tasks.of())
         config = parse_mixture(cfg, tasks)

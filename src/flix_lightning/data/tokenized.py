@@ -1,4 +1,4 @@
-"""A split as one table of token ids, made once and found again by all that it depends on."""
+"""A split as one table of token ids, made once and cached under a hash of all that it depends on."""
 
 import hashlib
 import heapq
@@ -146,7 +146,7 @@ class _ShardWriter:
     cap: int | None
 
     def write(self, path: Path, shard: Sequence[_Piece]) -> None:
-        """Write the rows of a shard, as they are read, so that neither has to fit in memory."""
+        """Write the rows of a shard while its lines are read, so that neither has to fit in memory."""
         schema = _COLUMNS.arrow_schema
         with atomic_file(path) as file, pa.ipc.new_stream(file, schema) as stream:
             for batch in _batches(self._examples(shard)):

@@ -1,4 +1,4 @@
-"""What a run trained, for other tools: one combination of features as a PEFT LoRA or a plain model, or all.
+"""Export what a run trained: a combination of features as a PEFT LoRA or a plain model, or all features.
 
 The sum of a combination's updates (eq. 2 of the paper) is one LoRA whose rank is the sum of theirs.
 """
@@ -98,7 +98,7 @@ def _check(cfg: DictConfig) -> None:
     elif cfg.features is None:
         raise UserError("features has no value; give features=[task:NAME,language:CODE], or features=all")
     if cfg.merge and cfg.pad_rank is not None:
-        raise UserError("pad_rank is of adapters, and merge=true leaves none: give one of the two")
+        raise UserError("pad_rank is for adapters, and merge=true writes none: give one of the two")
 
 
 def _are_features(value: object) -> bool:
@@ -111,7 +111,7 @@ def _tasks(features: Collection[str]) -> list[str]:
 
 
 def _combinations(ranks: Mapping[str, int], attributes: Sequence[Attribute]) -> list[list[str]]:
-    """One feature of each kind, in every way there is; a kind that follows from another follows."""
+    """Return every combination of a feature of each kind, with the features that follow from it."""
     following = {one.kind for one in attributes}
     kinds: dict[str, list[str]] = {}
     for feature in ranks:
@@ -123,7 +123,7 @@ def _combinations(ranks: Mapping[str, int], attributes: Sequence[Attribute]) -> 
 def _complete(
     features: Collection[str], ranks: Mapping[str, int], attributes: Sequence[Attribute]
 ) -> list[str]:
-    """Add the features that follow from those that are asked for; log the kinds that are left out."""
+    """Add the features that follow from the given ones; log the kinds that are left out."""
     features = _with_following(features, ranks, attributes)
     kinds = {feature.partition(":")[0] for feature in features}
     trained = dict.fromkeys(feature.partition(":")[0] for feature in ranks)
@@ -227,7 +227,7 @@ def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collect
 
 
 def _check_peft(model: PreTrainedModel, folder: Path, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Load the adapter in `folder` with PEFT, and see that it is these A and B, and nothing else.
+    """Load the adapter in `folder` with PEFT, and check that it is these A and B, and nothing else.
 
     PEFT cannot adapt every projection: some it refuses (Mamba's), some it takes for experts' (GLM 4's).
     """
@@ -267,21 +267,21 @@ def _check_base(model: nn.Module, sizes: Mapping[str, tuple[int, int]], folder: 
 
 
 def _target_modules(model: nn.Module, names: Collection[str]) -> list[str]:
-    """The projections' last names, as servers like them, where these mean no others; else whole names."""
-    short = sorted({name.rpartition(".")[2] for name in names})
-    meant = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in short}
-    return short if meant == set(names) else sorted(names)
+    """Return the last parts of the projections' names if these name no other module, or else whole names."""
+    short = sorted({name.rpartition(".")[2] for name in names})  # as servers expect them
+    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in short}
+    return short if named == set(names) else sorted(names)
 
 
 def _card(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], library: str) -> ModelCard:
     known = [feature for feature in features if checkpoint.ranks.get(feature)]
-    licence, said = _licence(base.model.name_or_path), set(features)
+    licence, given = _licence(base.model.name_or_path), set(features)
     scores = [
         f"- test, {row.task}/{row.language} ({row.seen}): {row.metric} {row.value:.1f}, {row.n} examples"
         for row in run.rows
         if row.split == "test"
         and row.active == "all"
-        and said >= {f"task:{row.task}", f"language:{row.language}"}
+        and given >= {f"task:{row.task}", f"language:{row.language}"}
     ]
     called = _name(run, base)
     data = ModelCardData(base_model=called, library_name=library, license=licence, tags=["flix", "lora"])
@@ -310,7 +310,7 @@ def _name(run: Run, base: Base) -> str:
 
 
 def _licence(pretrained: str) -> str | None:
-    """What the base model's own card says, if it has one that says it."""
+    """Return the licence that the base model's card names, if there is one."""
     card = Path(pretrained) / "README.md"
     try:
         return ModelCard.load(card if Path(pretrained).is_dir() else pretrained).data.license

@@ -1,4 +1,4 @@
-"""From a file of lines to a file of predictions, in memory that does not grow with either."""
+"""Answer a file of lines into a file of predictions, in memory that does not grow with the files."""
 
 import json
 import logging
@@ -86,7 +86,7 @@ def _predict(cfg: DictConfig, processes: Processes) -> Path:
 
 @contextmanager
 def _readable_twice(cfg: DictConfig) -> Iterator[Path]:
-    """Give the input as a file: it is read to find every fault before the first line is answered.
+    """Yield the input as a file that can be read twice: to find every fault, and then to answer.
 
     A pipe, or `-` for standard input, is copied to a temporary file.
     """
@@ -113,7 +113,7 @@ def _answer(source: Path, name: str, model: Predictor, lines: AppendFile, explai
     with tqdm(total=tally.texts, unit="line", dynamic_ncols=True) as bar:
         for window in windows(_requests(source, name, model), model.batch_size):
             done += len(window)
-            # Windows are those of an unbroken call, so that each batch is the same again.
+            # The windows are those of an unbroken call, so that each batch is the same.
             if (left := done - lines.count) > 0:
                 answered = zip(model.answer(window), window, strict=True)
                 lines.add([_line(*one, explain) for one in answered][-left:])

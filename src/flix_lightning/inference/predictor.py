@@ -33,10 +33,10 @@ from flix_lightning.training.processes import run_environment
 
 log = logging.getLogger(__name__)
 
-#: Batches of a window: all that is lost where the process is killed, and the most devices that have work.
+#: Batches of a window. A killed process loses at most one window, and more devices than this have no work.
 WINDOW = 8
 
-#: Characters that end a window early: a few very long texts must not fill the memory.
+#: Characters after which a window ends early, so that a few very long texts do not fill the memory.
 WINDOW_CHARACTERS = 2**22
 
 
@@ -185,7 +185,7 @@ def load(
 
 @contextmanager
 def lead_processes(cfg: DictConfig, script: str) -> Iterator[Processes]:
-    """Do the block in the leading process; in the others, answer with it until the block ends, and exit.
+    """Do the block in the leading process. The others help it to answer until the block ends, and exit.
 
     Args:
         cfg: has `accelerator` and `devices`.
@@ -201,7 +201,7 @@ def lead_processes(cfg: DictConfig, script: str) -> Iterator[Processes]:
     try:
         yield processes
     except REPORTED_ERRORS:
-        with suppress(UserError):  # the others are gone already
+        with suppress(UserError):  # the others have exited already
             processes.release()
         raise
     processes.release()

@@ -1,4 +1,4 @@
-"""What a base model can do, found by running it on a few tokens."""
+"""Checks of what a base model can do, by running it on a few tokens."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ def differ(logits: Tensor, others: Tensor) -> bool:
 
 @torch.no_grad()
 def check_lengths(model: PreTrainedModel, decoder_start: int, max_input: int, max_target: int) -> None:
-    """See that a base model, not adapted yet, has positions for the longest inputs and targets.
+    """Check that a base model, not adapted yet, has positions for the longest inputs and targets.
 
     Args:
         model: the base model, on a CPU: a GPU reports no missing position but fails for good.

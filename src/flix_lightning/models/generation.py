@@ -150,7 +150,7 @@ class Generator:
 
     @torch.no_grad()
     def _is_right(self, way: Way) -> bool:
-        """Whether a text that is generated so, beside another, has the logits of a plain forward alone."""
+        """Whether a text that is generated so beside another text has the logits of a plain forward."""
         model, n = self.base.model, TRIED_LENGTH
         length = 3 * n if way.grouping == Grouping.ANY else n
         prompts = sample_tokens(model, 1 if way.grouping == Grouping.ONE else 2, length)
@@ -179,12 +179,12 @@ class Generator:
             else:
                 text["input_ids"] = prompts[:1, own]
             expected = model(**text, use_cache=False).logits[0, -len(logits) :]
-        # Of NaN, generation itself tells more.
+        # Generation itself reports NaN, with a clearer error.
         return bool(expected.isnan().any()) or not differ(expected, torch.stack(logits))
 
 
 class _Finite(LogitsProcessor):
-    """Notes on the device whether all logits so far were finite, so that nobody waits for a GPU."""
+    """Keeps on the device whether all logits so far were finite, so that nothing waits for the GPU."""
 
     def __init__(self):
         self._all_finite: Tensor | bool = True

@@ -1,4 +1,4 @@
-"""The loss of target tokens. All logits of a large vocabulary would fill the memory, so few are made."""
+"""The loss of target tokens, from their logits alone: all logits of a large vocabulary fill the memory."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from flix_lightning.common.files import write_atomic
 from flix_lightning.reports.render import FONT, Report, png_bytes
 
-# Told apart by every common kind of colour blindness, and readable on white and on black.
+# Distinct with every common kind of colour blindness, and readable on white and on black.
 _COLOURS = ("#0a84d0", "#d9661f", "#12a277", "#b8568f", "#7a6fd6", "#9c8a14", "#7b8490")
 _MARKS = "os^DvPX"
 _INK = "#010203"  # stands for the page's own text colour

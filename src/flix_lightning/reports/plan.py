@@ -13,7 +13,7 @@ def report(runs: Iterable[Run], left_out: Sequence[str] = ()) -> Report:
     """List each run once, in order of first appearance, with its state, its time and its tables.
 
     The time of a run that is not finished is the mean of the finished runs of its method and mixture, or else
-    of all finished runs; the time that a begun run has spent already is not taken off.
+    of all finished runs; the time that a begun run has spent already is not subtracted.
 
     Args:
         runs: the runs of all sweeps.

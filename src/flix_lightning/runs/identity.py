@@ -27,7 +27,7 @@ def run_id(run: "Run") -> str:
     base = models.fingerprint(run.pretrained, cfg.model.revision)
     if cfg.model.vocabulary != "all":  # the files decide which tokens are kept
         base += f" with the vocabulary of the {cfg.model.vocabulary}"
-    # Runs from before there was `start`, or these languages, keep their id.
+    # Runs from before these two settings keep their id.
     start = {"start": run.start.deciding} if run.start else {}
     names = run.tasks.deciding_names(dataset.language for dataset in datasets)
     languages = {"languages": names} if names else {}

@@ -79,10 +79,10 @@ class Run:
 
     @classmethod
     def resolve(cls, cfg: DictConfig) -> "Run":
-        """Hold a composed config against its data and its base model, and work out the run's identity.
+        """Check a composed config against its data and its base model, and compute the run's identity.
 
         Raises:
-            UserError: a value is out of its choices, data or a base is missing, or ranks make no method.
+            UserError: a setting, a rank or a kind is wrong, or data or a base is missing.
         """
         settings.check(cfg, SETTINGS)
         run = cls(cfg, cfg.output)
@@ -209,7 +209,7 @@ class Run:
         return self.start.add_to(self.own_ranks) if self.start else self.own_ranks
 
     def _keep_tasks(self) -> None:
-        """Put the definitions of the mixture's own tasks in the place of their files, in the config."""
+        """Replace the files of the mixture's own tasks by their definitions, in the config."""
         used = {one.task for one in (*self.mixture.train, *self.mixture.evaluate)}
         own = [name for name in self.cfg.get("tasks") or {} if name in used]
         with open_dict(self.cfg):
@@ -333,7 +333,7 @@ class Run:
         lengths = data.max_input_length, data.max_target_length
         return Tokenization(base.tokenizer, base.is_encoder_decoder, *lengths, self.chat_template)
 
-    # -- what it left
+    # -- what it wrote
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -375,9 +375,9 @@ class Run:
         return self._counts[row]
 
     def logged(self, name: str) -> list[tuple[int, float]]:
-        """Read what the CSV logger was given as `name`: (optimizer step, value), by step.
+        """Read the values that the CSV logger got under a name: (optimizer step, value), by step.
 
-        Where a resumed run logged a step again, the later value counts. Empty where nothing was logged.
+        If a resumed run logged a step again, the later value counts. Without any value, the list is empty.
 
         Raises:
             UserError: a file cannot be read, or is not the logger's.
@@ -437,7 +437,7 @@ def read_config(path: Path) -> DictConfig:
 
 
 def _check_kinds(cfg: DictConfig, known: Collection[str]) -> None:
-    """A misspelt kind would be ignored silently."""
+    """Raise UserError for an unknown kind, which would be ignored, or for a repeated control."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
     named = {
         "flix.dropout": text_keys("flix.dropout", rates) if isinstance(rates, Mapping) else [],
