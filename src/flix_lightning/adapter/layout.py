@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.common.errors import UserError, list_names, one_line
 
@@ -61,6 +62,13 @@ def text_logits(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
     return logits
 
 
+def find_sizes(projection: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Return d_in and d_out of a projection."""
+    if isinstance(projection, nn.Linear):  # a four-bit weight is packed into another shape
+        return projection.in_features, projection.out_features
+    return tuple(projection.weight.shape)
+
+
 def group_names(names: Iterable[str], most: int = 100) -> str:
     """List dotted names, those that differ in numbers only once: "layers.*.q_proj (12), lm_head (1)"."""
     return list_names([f"{name} ({count})" for name, count in Counter(map(_pattern, names)).items()], most)
@@ -84,9 +92,7 @@ def _run(
 
     def record(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
-            # A four-bit weight is packed into another shape.
-            d_out = module.out_features if isinstance(module, nn.Linear) else module.weight.shape[1]
-            if not inputs or getattr(output, "shape", None) != (*inputs[0].shape[:-1], d_out):
+            if not inputs or getattr(output, "shape", None) != (*inputs[0].shape[:-1], find_sizes(module)[1]):
                 calls[name].append(None)
                 return output
             calls[name].append(inputs[0].detach().clone())

@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from flix_lightning.adapter import update
 from flix_lightning.adapter.calling import accept_features
 from flix_lightning.adapter.features import FeatureSpace, Rows
-from flix_lightning.adapter.layout import group_names
+from flix_lightning.adapter.layout import find_sizes, group_names
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.adapter.targets import find_targets
@@ -52,8 +52,7 @@ class AdaptedProjection(nn.Module):
     ):
         super().__init__()
         self.base, self._name, self._routing, self._sparse = base, name, routing, sparse
-        is_linear = isinstance(base, nn.Linear)
-        d_in, d_out = (base.in_features, base.out_features) if is_linear else base.weight.shape
+        d_in, d_out = find_sizes(base)
         # At least float32: bfloat16 pools would lose small steps.
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         options = {"device": base.weight.device, "dtype": dtype}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from flix_lightning.adapter.features import FeatureSpace
+from flix_lightning.adapter.layout import find_sizes
 from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.files import write_atomic
 
@@ -75,9 +76,11 @@ class SavedAdapter(NamedTuple):
                 f"{source}: no adapter of FLix ({error}); {CONFIG} and {WEIGHTS} as `save_pretrained` writes "
                 "them are needed"
             ) from error
-        if not isinstance(config, dict) or config.get("version") != VERSION:
-            found = config.get("version") if isinstance(config, dict) else None
-            raise UserError(f"{folder / CONFIG}: version is {found!r}; this package reads version {VERSION}")
+        version = config.get("version") if isinstance(config, dict) else None
+        if version != VERSION:
+            raise UserError(
+                f"{folder / CONFIG}: version is {version!r}; this package reads version {VERSION}"
+            )
         if not isinstance(base := config.get("base"), str):
             raise UserError(f"{folder / CONFIG}: base is {base!r}; the name of a base model is needed")
         if fault := find_fault(config.get("ranks"), pools):
@@ -106,12 +109,8 @@ def find_misfit(model: nn.Module, targets: Mapping[str, tuple[int, int]]) -> str
     """Say which projection a model lacks, if it lacks any of these: dotted name -> d_in, d_out."""
     modules = dict(model.named_modules())
     for name, sizes in targets.items():
-        module, found = modules.get(name), None
-        if isinstance(module, nn.Linear):
-            found = module.in_features, module.out_features
-        elif isinstance(module, Conv1D):
-            found = tuple(module.weight.shape)
-        if found != sizes:
+        module = modules.get(name)
+        if not isinstance(module, nn.Linear | Conv1D) or find_sizes(module) != sizes:
             return f"no projection {name} from {sizes[0]} to {sizes[1]}"
     return None
 

@@ -71,7 +71,7 @@ def cut(
 
 def _kept_ids(base: models.Base, texts: Iterable[str]) -> list[int]:
     backend = json.loads(base.tokenizer.backend_tokenizer.to_str())
-    vocabulary = _vocabulary(backend)
+    vocabulary = base.tokenizer.get_vocab()
     used = {*base.tokenizer.all_special_ids, *base.decoder_start}
     for config in (*_configs(base.model), base.model.generation_config):
         used.update(id for ids in _token_ids(config).values() for id in ids)
@@ -118,13 +118,6 @@ def cut_tokenizer(tokenizer: PreTrainedTokenizerFast, new_ids: Mapping[int, int]
         model_input_names=tokenizer.model_input_names,
         **tokenizer.special_tokens_map,
     )
-
-
-def _vocabulary(backend: Mapping[str, Any]) -> dict[str, int]:
-    vocabulary = backend["model"]["vocab"]
-    if isinstance(vocabulary, list):  # Unigram's
-        vocabulary = {token: id for id, (token, _) in enumerate(vocabulary)}
-    return vocabulary | {token["content"]: token["id"] for token in backend["added_tokens"]}
 
 
 def _renumber(processor: dict[str, Any] | None, ids: Mapping[str, int]) -> None:

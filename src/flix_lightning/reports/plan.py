@@ -29,7 +29,7 @@ def report(runs: Iterable[Run], left_out: Sequence[str] = ()) -> Report:
     took, alike = {}, defaultdict(list)
     for run in unique.values():
         if run.finished:
-            took[run.name] = next(row.value for row in run.rows if row.metric == "seconds")
+            took[run.name] = run.facts["seconds"]
             alike[run.method, run.mixture.name].append(took[run.name])
     lines, left = [], 0.0
     for name, run in unique.items():

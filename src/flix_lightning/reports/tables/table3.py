@@ -24,8 +24,7 @@ def table(runs: Sequence[Run]) -> Report:
     lines = []
     for rate in sorted({*map(_rate, theirs.lines), *by_rate}, reverse=True):
         ours = [mean(scores.by_seed(COLUMN, rate).values()) for scores in splits]
-        rows = [row for run in by_rate.get(rate, ()) for row in run.rows]
-        without = [row.value for row in rows if row.metric == "share_without_features"]
+        without = [run.facts["share_without_features"] for run in by_rate.get(rate, ())]
         share = f"{max(without):.0%}" if without else DASH
         own = [footnotes.cell(theirs, f"p={rate}", split.title()) for split in SPLITS]
         lines.append((f"p = {rate:g}", *ours, share, *own))
