@@ -301,10 +301,9 @@ def test_a_model_that_no_hub_gives(error_of, tiny, monkeypatch):
     assert "a folder" in line
 
 
-CUT = "results.jsonl: empty, or cut off in its last line; delete the file"
 RESULTS = {
-    "empty": (lambda text: "", CUT),
-    "cut off": (lambda text: text[:-20], CUT),
+    "empty": (lambda text: "", "results.jsonl: the file is empty"),
+    "cut off": (lambda text: text[:-20], "not JSON (cut off at column"),
     "below 0": (lambda text: text.replace('"n": ', '"n": -', 1), "results.jsonl:1: results row: n is -"),
 }
 
@@ -318,7 +317,10 @@ def test_bad_results(earlier, error_of, tiny, how):
     results.write_text(spoil(content.decode()))
     earlier[1][results] = results.read_bytes()
     try:
-        assert expected in error_of(*tiny, "trainer.max_steps=1")
+        line = error_of(*tiny, "trainer.max_steps=1")
+        assert expected in line
+        assert "results.jsonl" in line
+        assert "; delete the file to do the run again" in line
     finally:
         results.write_bytes(content)
         earlier[1][results] = content

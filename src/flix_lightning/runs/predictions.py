@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import write_atomic
+from flix_lightning.data.jsonl import read_objects
 
 
 class Prediction(NamedTuple):
@@ -34,7 +35,6 @@ def read_predictions(path: Path) -> list[Prediction]:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        lines = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
-        return [Prediction(*(line[key] for key in Prediction._fields)) for line in lines]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read predictions {path}: {error!r}; do the run again") from error
+        return [Prediction(**line) for _, line in read_objects(path)]
+    except (UserError, TypeError) as error:  # TypeError: other keys
+        raise UserError(f"cannot read predictions {path}: {error}; do the run again") from error

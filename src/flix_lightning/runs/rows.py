@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import write_atomic
+from flix_lightning.data.jsonl import read_objects
 
 SCHEMA = 1
 """Version of a row's meaning. A run's hash holds it, so that old rows are never read as new."""
@@ -124,24 +126,15 @@ def read(path: Path) -> list[Row]:
     """Read the rows of one run.
 
     Raises:
-        UserError: the file cannot be read, or a line is no row (file and line named).
+        UserError: the file cannot be read, or a line is not a row, naming the file and the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not text.endswith("\n"):
-        raise UserError(f"{path}: empty, or cut off in its last line; delete the file to do the run again")
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(text.split("\n")[:-1], start=1)]
+        return [_row(place, record) for place, record in read_objects(path)]
+    except UserError as error:
+        raise UserError(f"{error}; delete the file to do the run again") from error
 
 
-def _parse(line: str, place: str) -> Row:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON ({error.msg}); delete the file to do the run again") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}")
+def _row(place: str, record: dict[str, Any]) -> Row:
     if record.keys() != _FIELDS:
         differing = ", ".join(sorted(record.keys() ^ _FIELDS))
         raise UserError(f"{place}: keys missing or unknown: {differing}")
