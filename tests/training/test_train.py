@@ -618,7 +618,7 @@ def tell():
 
     def tells_scores(self):
         found = scores(self)
-        print("FOUND", self.global_step, [(one.index, one.values, one.predictions) for one in found])
+        print("FOUND", self.global_step, [(one.dataset, one.values, one.predictions) for one in found])
         return found
 
     def tells_best(self, trainer, module):

@@ -34,12 +34,12 @@ class Score:
     """The scores and predictions of one evaluated dataset.
 
     Attributes:
-        index: the dataset's index in the list of evaluated datasets.
+        dataset: the dataset.
         values: metric -> score, for each metric of the task. The first metric selects checkpoints.
         predictions: one for each example, in the order of the file.
     """
 
-    index: int
+    dataset: Dataset
     values: dict[str, float]
     predictions: list[Prediction]
 
@@ -213,7 +213,7 @@ class FlixModule(LightningModule):
         scores = self._scores()
         by_task = defaultdict(list)
         for score in scores:
-            by_task[self.evaluated[score.index].task].append(next(iter(score.values.values())))
+            by_task[score.dataset.task].append(next(iter(score.values.values())))
         means = {f"val/{task}/mean": fmean(values) for task, values in by_task.items()}
         means["val/mean"] = fmean(means.values())
         self.log_dict(means, logger=False)  # the loggers get them from `on_scores`
@@ -238,7 +238,7 @@ class FlixModule(LightningModule):
             _, texts, targets = zip(*predictions, strict=True)
             metrics = self.tasks.get(dataset.task).metrics
             values = {metric: score_texts(metric, texts, targets) for metric in metrics}
-            scores.append(Score(index, values, predictions))
+            scores.append(Score(dataset, values, predictions))
         return scores
 
     # -- checkpoints

@@ -241,7 +241,7 @@ class Training:
         step = self.module.global_step if split == "validation" else self.step
         rows = []
         for score in scores:
-            dataset = self.run.mixture.evaluate[score.index]
+            dataset = score.dataset
             evaluated = {"split": split, "active": active, "step": step, "n": len(score.predictions)}
             rows += [
                 self.run.row(dataset, metric=metric, value=value, **evaluated)
