@@ -69,9 +69,9 @@ def find_sizes(projection: nn.Linear | Conv1D) -> tuple[int, int]:
     return tuple(projection.weight.shape)
 
 
-def group_names(names: Iterable[str], most: int = 100) -> str:
+def group_names(names: Iterable[str]) -> str:
     """List dotted names, those that differ in numbers only once: "layers.*.q_proj (12), lm_head (1)"."""
-    return list_names([f"{name} ({count})" for name, count in Counter(map(_pattern, names)).items()], most)
+    return list_names([f"{name} ({count})" for name, count in Counter(map(_pattern, names)).items()], 100)
 
 
 def _pattern(name: str) -> str:

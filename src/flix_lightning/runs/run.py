@@ -72,9 +72,9 @@ class Run:
         results: the file of result rows, written last.
     """
 
-    def __init__(self, cfg: DictConfig, path: str | Path, id: str | None = None):
+    def __init__(self, cfg: DictConfig, path: str | Path):
         self.cfg, self.path = cfg, Path(path)
-        self.id = id or self.path.name.rpartition("-")[2]
+        self.id = self.path.name.rpartition("-")[2]
         self._counts: dict[Row, NDArray[np.float64]] = {}
 
     @classmethod
@@ -181,7 +181,7 @@ class Run:
                 f"start.run={earlier.path} was trained on model.pretrained={earlier.pretrained}, this run on "
                 f"{self.pretrained}"
             )
-        return Start(earlier.path, earlier.checkpoint(cfg.checkpoint), earlier.cfg.model, cfg.train)
+        return Start(earlier.path, earlier.checkpoint(cfg.checkpoint), cfg.train)
 
     @cached_property
     def own_ranks(self) -> dict[str, int]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from flix_lightning.adapter.projection import Adapter
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
@@ -19,13 +17,11 @@ class Start:
     Attributes:
         run: the earlier run's folder.
         checkpoint: its adapter.
-        model: its `model` settings.
         trained: "new", where its features stay as they are, or "all".
     """
 
     run: Path
     checkpoint: Checkpoint
-    model: DictConfig
     trained: str
 
     @property
