@@ -46,10 +46,10 @@ def add_attributes(datasets: Iterable[dict[str, str]], attributes: Iterable[Attr
     for one in attributes:
         place = f"mixture.attributes.{one.kind}"
         left = [dataset for dataset in datasets if one.kind not in dataset]
-        if strange := [dataset for dataset in left if one.source not in dataset]:
-            where = f"{strange[0]['task']}/{strange[0]['language']}"
+        if without := [dataset for dataset in left if one.source not in dataset]:
+            where = f"{without[0]['task']}/{without[0]['language']}"
             raise UserError(
-                f"{place}.from is {one.source!r}, and the entry of {where} says {', '.join(strange[0])}"
+                f"{place}.from is {one.source!r}, and the entry of {where} says {', '.join(without[0])}"
             )
         sources = dict.fromkeys(dataset[one.source] for dataset in left)
         if lacking := [name for name in sources if name not in one.names]:

@@ -147,24 +147,24 @@ class _Source:
                 own = rows.select([n for n, other in enumerate(names) if other == name])
                 _write(layout.path(self.task.name, split, code), self._lines(own, f"{where} of {code}"))
             if lacking := [name for name in codes if name not in names]:
-                held = ", ".join(sorted({*names}))
-                _log.warning("%s: column %s has no %s; it has %s", where, column, ", ".join(lacking), held)
+                found = ", ".join(sorted({*names}))
+                _log.warning("%s: column %s has no %s; it has %s", where, column, ", ".join(lacking), found)
 
     def _load(self, language: str, cache: str) -> dict[str, datasets.Dataset]:
         """Load the splits, by their names in the layout."""
         options = self._options(language)
         where = f"{self.place}: {options['path']}" + (f" ({options['name']})" if options.get("name") else "")
-        held = _load_dataset(where, **options, cache_dir=cache)
-        wanted = self.splits or {split: split for split in SPLITS if split in held}
+        found = _load_dataset(where, **options, cache_dir=cache)
+        wanted = self.splits or {split: split for split in SPLITS if split in found}
         if not wanted:
-            raise UserError(f"{where} has none of {', '.join(SPLITS)}, but {', '.join(held)}; give splits")
+            raise UserError(f"{where} has none of {', '.join(SPLITS)}, but {', '.join(found)}; give splits")
         loaded = {}
         for split, expression in wanted.items():
             if expression is None:
                 continue
-            if expression.partition("[")[0] not in held:
-                raise UserError(f"{where} has no split {expression!r} for {split}; it has {', '.join(held)}")
-            loaded[split] = held.get(expression) or _load_dataset(
+            if expression.partition("[")[0] not in found:
+                raise UserError(f"{where} has no split {expression!r} for {split}; it has {', '.join(found)}")
+            loaded[split] = found.get(expression) or _load_dataset(
                 where, **options, cache_dir=cache, split=expression
             )
         return loaded

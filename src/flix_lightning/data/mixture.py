@@ -241,9 +241,9 @@ def list_all(cfg: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     wanted = [key for key in ("train", "evaluate", "report") if cfg.get(key) == ALL]
     if not wanted:
         return {}
-    held = {split: dict.fromkeys(layout.datasets(split)) for split in SPLITS}
-    trained = held["train"] if "train" in wanted else _named("mixture.train", cfg["train"], layout.tasks)
-    evaluated = {one: None for one in held["test"] if one not in trained or one in held["validation"]}
+    found = {split: dict.fromkeys(layout.datasets(split)) for split in SPLITS}
+    trained = found["train"] if "train" in wanted else _named("mixture.train", cfg["train"], layout.tasks)
+    evaluated = {one: None for one in found["test"] if one not in trained or one in found["validation"]}
     if "evaluate" not in wanted:
         evaluated = _named("mixture.evaluate", cfg["evaluate"], layout.tasks)
     validated = {one: None for one in evaluated if one in trained}
@@ -278,10 +278,10 @@ def _log_unused(name: str, layout: Layout, is_used: Callable[[str, tuple[str, st
         _log.warning(
             "mixture %s: %d files of %s are not used: %s", name, len(files), layout.root, _list_files(files)
         )
-    if strange := layout.unknown_tasks():
+    if unknown := layout.unknown_tasks():
         _log.warning(
             "mixture %s: folders of %s that are no task's are not used: %s; a task is a file task/NAME.yaml",
-            name, layout.root, list_names(strange, 20),
+            name, layout.root, list_names(unknown, 20),
         )  # fmt: skip
 
 

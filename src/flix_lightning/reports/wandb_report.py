@@ -94,16 +94,16 @@ def main() -> None:
     parser.add_argument("project", nargs="?", default="flix-lightning", help="flix-lightning if not said")
     parser.add_argument("--spec", action="store_true", help="print its JSON, and send nothing")
     options = parser.parse_args()
-    made = report(options.entity, options.project)
+    draft = report(options.entity, options.project)
     if options.spec:
-        print(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
+        print(draft._to_model().model_dump_json(by_alias=True, exclude_none=True))
         return
     try:
         wandb.login()
-        made.save()
+        draft.save()
     except wandb.Error as error:
         sys.exit(f"error: W&B does not create it: {error}")
-    print(made.url)
+    print(draft.url)
 
 
 if __name__ == "__main__":
