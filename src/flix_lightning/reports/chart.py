@@ -88,7 +88,7 @@ class Curves:
 
 
 def means(points: Iterable[tuple[float, Collection[float]]]) -> list[tuple[float, float]]:
-    """Points of (x, mean y) from those of (x, all its y); an x without any has none."""
+    """Return a point (x, mean y) for each (x, all its y) that has a y."""
     return [(x, fmean(values)) for x, values in points if values]
 
 

@@ -42,7 +42,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Sections under the same columns, of which the first holds the lines' names, and footnotes."""
+    """Sections that share their columns, and footnotes. The first column holds the lines' names."""
 
     title: str
     columns: tuple[Column, ...]

@@ -19,7 +19,7 @@ PAPER = (*(f"table{number}" for number in range(1, 51)), "figure2")
 def register(overrides: Iterable[str]) -> None:
     """Make the sweeps that overrides name known to Hydra. A launcher passes them on to its processes.
 
-    All of them would make Hydra slow, which copies what it knows again and again.
+    Hydra copies what it knows again and again, so that all of them would make it slow.
     """
     for number in map(int, re.findall(r"\bsweeps=table(\d+)", " ".join(overrides))):
         if number in APPENDIX:

@@ -60,7 +60,7 @@ class Checkpoint:
         """Return the rank of these features together.
 
         Raises:
-            UserError: one of them was never trained: it would add nothing, so that its name is a mistake.
+            UserError: a feature was never trained. It would add nothing, so its name is taken for a mistake.
         """
         trained = [feature for feature, rank in self.ranks.items() if rank]
         if unknown := [feature for feature in features if feature not in trained]:

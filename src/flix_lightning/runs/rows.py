@@ -1,4 +1,4 @@
-"""The tidy rows that a run leaves behind, one fact a row: `results.jsonl`."""
+"""The result rows of a run, one number each: `results.jsonl`."""
 
 import json
 import math
@@ -85,7 +85,7 @@ class Row:
 
 
 def selecting(rows: Iterable[Row]) -> list[Row]:
-    """Return the scores of those metrics that select checkpoints, so one score of each dataset.
+    """Return the scores of the metrics that select checkpoints: one score for each dataset.
 
     A task's selecting metric is that of its first row.
     """
@@ -94,7 +94,7 @@ def selecting(rows: Iterable[Row]) -> list[Row]:
 
 
 def validations(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
-    """Step -> task -> its validation score there, a macro average over languages; `rows` are one run's."""
+    """Step -> task -> the task's validation score, a macro average over languages. `rows` are one run's."""
     found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in selecting(rows):
         if row.split == "validation":

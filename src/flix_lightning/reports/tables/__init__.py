@@ -1,7 +1,6 @@
 """Tables from the result rows of many runs, beside the paper's own numbers.
 
-Each is a pure function of finished runs. Which runs belong to it, and which of them are missing, is known to
-the caller.
+Each is a pure function of finished runs. The caller knows which runs belong to it, and which are missing.
 """
 
 from collections.abc import Callable, Sequence

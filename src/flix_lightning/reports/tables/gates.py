@@ -1,7 +1,6 @@
-"""Whether a benchmark can tell methods apart, by the frozen base and LoRA, before FLix is looked at.
+"""Whether a benchmark can tell methods apart, judged by the frozen base and LoRA before FLix is run.
 
-A column says nothing where LoRA learns no more than guessing gives, hardly moves the frozen base, or learns
-everything.
+A column says nothing if LoRA is hardly better than guessing or than the frozen base, or if it is near 100.
 """
 
 from collections.abc import Sequence

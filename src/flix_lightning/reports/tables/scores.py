@@ -15,8 +15,8 @@ from flix_lightning.runs.run import Run
 class Scores:
     """The scores of one split.
 
-    A seed whose languages are fewer than the other runs' has no macro average in that column: it would not
-    be the same average.
+    A seed that lacks languages of other runs has no macro average in that column, as it would not be the same
+    average.
 
     Attributes:
         columns: of the table.
@@ -79,7 +79,7 @@ class Scores:
         return [*cells, {seed: fmean(cell[seed] for cell in cells) for seed in complete}]
 
     def gaps(self, whole: bool = True) -> tuple[str, ...]:
-        """Which columns a seed has no average in, and why; `whole` names those without any language too."""
+        """List the columns in which a seed has no average, and why; `whole` adds those without scores."""
         found = []
         for line, seed in ((line, seed) for line in self.runs for seed in self.seeds):
             absent = []
