@@ -234,6 +234,12 @@ def passed_on(cfg: DictConfig, table: Table, section: str) -> dict[str, Any]:
     return result
 
 
+def overrides() -> dict[str, str]:
+    """Return the keys that the command line or its sweep gives, each with its text."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return dict(one.lstrip("+").partition("=")[::2] for one in given)
+
+
 def plain(node: Any) -> Any:
     """Turn a part of a config into plain data, with its interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
@@ -258,6 +264,4 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def _on_command_line(key: str, target: str) -> bool:
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    names = [one.lstrip("+").partition("=") for one in overrides]
-    return any(target in value for name, _, value in names if f"{name}.".startswith(f"{key}."))
+    return any(target in value for name, value in overrides().items() if f"{name}.".startswith(f"{key}."))

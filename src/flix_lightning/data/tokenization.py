@@ -3,9 +3,9 @@
 import copy
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -74,9 +74,7 @@ class Tokenization:
             [] if self.is_encoder_decoder else self._encode([DECODER_ONLY_SEPARATOR], special=False)[0]
         )
         room = self.max_input_length - len(separator)
-        heads = _heads(texts, room)
-        ids = self._encode(heads, special=True)
-        cut = _too_long(ids, heads, texts, room)
+        ids, heads, cut = self._encode_heads(texts, room, special=True)
         for row in (row for row, is_cut in enumerate(cut) if is_cut):
             # Only the tokenizer knows which special tokens must stay at the end.
             ids[row] = self.tokenizer(heads[row], truncation=True, max_length=room)["input_ids"]
@@ -89,9 +87,7 @@ class Tokenization:
             raise UserError(
                 f"data.max_input_length={room}: the model's chat template takes {len(frame)} tokens by itself"
             )
-        heads = _heads(texts, room)
-        ids = self._encode([render(tokenizer, head) for head in heads], special=False)
-        cut = _too_long(ids, heads, texts, room)
+        ids, _, cut = self._encode_heads(texts, room, special=False, form=partial(render, tokenizer))
         for row in (row for row, is_cut in enumerate(cut) if is_cut):
             ids[row] = [*ids[row][: min(len(ids[row]), room) - len(start)], *start]
         return ids, cut
@@ -99,21 +95,18 @@ class Tokenization:
     def targets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the ids of targets, each ending in eos, and for each whether it was cut."""
         room = self.max_target_length - 1
-        heads = _heads(texts, room)
-        ids = self._encode(heads, special=False)
-        return [[*one[:room], self.tokenizer.eos_token_id] for one in ids], _too_long(ids, heads, texts, room)
+        ids, _, cut = self._encode_heads(texts, room, special=False)
+        return [[*one[:room], self.tokenizer.eos_token_id] for one in ids], cut
+
+    def _encode_heads(
+        self, texts: Sequence[str], room: int, special: bool, form: Callable[[str], str] = str
+    ) -> tuple[list[list[int]], list[str], list[bool]]:
+        """Return the ids of each text's head in a form, the heads, and whether each text is too long."""
+        heads = [text[: room * CHARACTERS_PER_TOKEN] for text in texts]
+        ids = self._encode(list(map(form, heads)), special)
+        triples = zip(ids, heads, texts, strict=True)
+        return ids, heads, [len(one) > room or len(head) < len(text) for one, head, text in triples]
 
     def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         options = dict.fromkeys(("return_attention_mask", "return_token_type_ids", "verbose"), False)
-        return self.tokenizer(list(texts), add_special_tokens=special, **options)["input_ids"]
-
-
-def _heads(texts: Sequence[str], room: int) -> list[str]:
-    return [text[: room * CHARACTERS_PER_TOKEN] for text in texts]
-
-
-def _too_long(
-    ids: Sequence[Sequence[int]], heads: Sequence[str], texts: Sequence[str], room: int
-) -> list[bool]:
-    triples = zip(ids, heads, texts, strict=True)
-    return [len(one) > room or len(head) < len(text) for one, head, text in triples]
+        return self.tokenizer(texts, add_special_tokens=special, **options)["input_ids"]

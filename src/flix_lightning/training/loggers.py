@@ -9,13 +9,12 @@ from statistics import fmean
 from typing import Any
 
 import wandb
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig
 
 from flix_lightning.common.errors import UserError, one_line
-from flix_lightning.common.settings import decides, plain
+from flix_lightning.common.settings import decides, overrides, plain
 from flix_lightning.runs.rows import Row, macro_averages
 from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import SETTINGS
@@ -148,8 +147,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
 
 def _display_name(run: Run) -> str:
     """Name the method, the mixture, and the settings of the command line: `flix-joint p=0.3`."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    given = dict(one.lstrip("+").partition("=")[::2] for one in overrides)
+    given = overrides()
     names = {key: _SHORT.get(last := key.rpartition(".")[2], last) for key in given if _is_named(key)}
     parts = [f"{names[key]}={given[key].rpartition('/')[2]}" for key in names]
     return " ".join([f"{run.method.lower()}-{run.cfg.mixture.name}", *parts])[:_LONGEST_NAME]
