@@ -2,17 +2,25 @@
 
 import pytest
 import torch
-from families import FAMILIES, Family
+from families import FAMILIES, LLAMA, Family
 from tiny_models import adapt, batch, build, byte_tokenizer
 from tiny_runs import do
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from transformers import BertConfig, LEDConfig, OPTConfig, PreTrainedTokenizerFast, XLMRobertaConfig
+from transformers import (
+    BertConfig,
+    LEDConfig,
+    LlamaConfig,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+)
 
+from flix_lightning.adapter.layout import sample_tokens
 from flix_lightning.common.errors import UserError
 from flix_lightning.models import base as models
 from flix_lightning.models.base import Base
-from flix_lightning.models.checks import check_lengths
+from flix_lightning.models.checks import check_lengths, differ
 from flix_lightning.models.generation import Generator
 from flix_lightning.training.train import Training
 
@@ -91,6 +99,29 @@ def test_relative_positions_have_no_limit(family, tmp_path):
     assert fits(load(FAMILIES[family], tmp_path), 5000, 100)
 
 
+#: Frequencies of positions that follow from the longest text of a batch, beyond 24 tokens.
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24} | {
+    "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]
+}  # fmt: skip
+OF_THE_BATCH = {
+    "dynamic": LLAMA | {"rope_parameters": DYNAMIC, "max_position_embeddings": 24},
+    "longrope": LLAMA | {"rope_parameters": LONG, "max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize("family", OF_THE_BATCH)
+def test_lengths_fit_just_when_a_text_does_not_depend_on_its_batch(family, tmp_path):
+    base = load(Family(LlamaConfig, OF_THE_BATCH[family], ""), tmp_path)
+    ids = sample_tokens(base.model, 2, 60)
+    for length in (20, 24, 25, 60):
+        with torch.no_grad():
+            alone, together = (base.model(one).logits[0, :20] for one in (ids[:, :20], ids[:, :length]))
+        assert fits(base, length - 8, 8) is not differ(alone, together)
+    with pytest.raises(UserError, match=r"more than the 24 .*longest text of a batch.*max_input_length=16"):
+        check_lengths(base.model, 0, 52, 8)
+
+
 def test_the_largest_length_that_fits_is_named(tmp_path):
     decoder, encoder_decoder = (load(FAMILIES[name], tmp_path / name).model for name in ("gpt2", "bart"))
     for lengths, message in (
@@ -131,17 +162,18 @@ def test_logits_that_are_not_finite_make_no_text(architecture, value):
         lambda _, inputs, output: output.index_fill(0, torch.tensor([2]), value)
     )
     inputs = batch(model)
-    with pytest.raises(UserError, match=r"logits of .* are not finite.*bfloat16") as error:
+    with pytest.raises(UserError, match=r"numbers in .* are not finite.*bfloat16") as error:
         generator(inputs, [()] * 4)
     assert "\n" not in str(error.value)
 
 
-def test_a_base_that_overflows_in_float16_is_told_so():
+@pytest.mark.parametrize("factor", [3000, 300])  # with 300, T5's own code clamps what overflows
+def test_a_base_that_overflows_in_float16_is_told_so(factor):
     model = build("t5", torch.float32)
     adapter, inputs = adapt(model), batch(model)
     for name, weight in model.named_parameters():
         if "DenseReluDense" in name:
-            weight.data.mul_(3000)
+            weight.data.mul_(factor)
     tokenizer = byte_tokenizer()
     assert len(Generator(Base(model, tokenizer, True), adapter, 4)(inputs, [()] * 4)) == 4
     with pytest.raises(UserError, match="not finite"):

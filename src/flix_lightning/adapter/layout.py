@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from flix_lightning.adapter.overflow import watch_overflow
 from flix_lightning.common.errors import UserError, list_names, one_line
 
 BATCH, LENGTH = 3, 7  # that none can be taken for the other, or for a multiple of it
@@ -46,18 +47,19 @@ def text_logits(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
     """Return the logits of a plain forward.
 
     Raises:
-        UserError: the model does not run on these inputs alone, or its logits are not finite.
+        UserError: the model does not run on these inputs alone, or its numbers are not finite.
     """
     try:
-        logits = model(**inputs, use_cache=False).logits
+        with watch_overflow(model) as overflowed:
+            logits = model(**inputs, use_cache=False).logits
     except Exception as error:  # whatever a model's code raises
         reason = one_line(error, 200)
         raise UserError(f"{type(model).__name__} does not run on text alone ({reason})") from error
     # Some models set the logits of tokens that they never say to -inf: only the largest counts.
-    if not logits.amax(dim=-1).isfinite().all():
+    if overflowed() or not logits.amax(dim=-1).isfinite().all():
         raise UserError(
-            f"the logits of {type(model).__name__} in {logits.dtype} are not finite: its numbers are too "
-            "large for this type (take model.dtype=bfloat16 or float32), or its weights are broken"
+            f"the numbers in {type(model).__name__} in {logits.dtype} are not finite: they are too large for "
+            "this type (take model.dtype=bfloat16 or float32), or its weights are broken"
         )
     return logits
 

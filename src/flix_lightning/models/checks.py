@@ -1,5 +1,6 @@
 """Checks of what a base model can do, by running it on a few tokens."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -49,7 +50,8 @@ def check_lengths(model: PreTrainedModel, decoder_start: int, max_input: int, ma
         max_input, max_target: `data.max_input_length` and `data.max_target_length`.
 
     Raises:
-        UserError: it has too few, naming the largest length that fits.
+        UserError: it has too few, or their meaning would follow from the longest text of a batch; naming the
+            largest length that fits.
     """
     one = sample_tokens(model, 1, 1)
 
@@ -75,10 +77,27 @@ def check_lengths(model: PreTrainedModel, decoder_start: int, max_input: int, ma
         for key, (length, limit) in fitting.items():
             if limit < length:
                 raise UserError(f"{key}={length}, but {name} takes at most {limit}: take {key}={limit}")
-    elif (limit := _largest(model, model, run, max_input + max_target)) < max_input + max_target:
+        return
+    total, rotary = max_input + max_target, _largest_rotary(model)
+    if (limit := min(_largest(model, model, run, total), rotary)) < total:
         both = f"data.max_input_length={max_input} and data.max_target_length={max_target}"
         cure = f"data.max_input_length={limit - max_target}" if limit > max_target else "smaller ones"
-        raise UserError(f"{both} come to more than the {limit} tokens that {name} takes: take {cure}")
+        reason = ", as its positions then follow from the longest text of a batch" * (limit == rotary)
+        raise UserError(f"{both} come to more than the {limit} tokens that {name} takes{reason}: take {cure}")
+
+
+def _largest_rotary(model: PreTrainedModel) -> float:
+    """Return how many tokens a batch may have before its longest text changes the positions of the others."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits = [math.inf]
+    for kind in [rope, *rope.values()]:  # the values may be those of each type of layer
+        rope_type = kind.get("rope_type", "") if isinstance(kind, dict) else ""
+        if rope_type == "longrope":
+            limits.append(kind["original_max_position_embeddings"])
+        elif "dynamic" in rope_type:
+            limits.append(config.max_position_embeddings)
+    return min(limits)
 
 
 class _FirstLayerDone(Exception):  # noqa: N818 - no error

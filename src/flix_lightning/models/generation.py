@@ -13,6 +13,7 @@ from transformers import Cache, LogitsProcessor, PreTrainedModel, StoppingCriter
 from transformers.modeling_outputs import BaseModelOutput
 
 from flix_lightning.adapter.layout import sample_tokens
+from flix_lightning.adapter.overflow import watch_overflow
 from flix_lightning.adapter.projection import Adapter
 from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.models.base import Base
@@ -79,7 +80,7 @@ class Generator:
             features: the active "kind:name" of each example; unknown ones contribute nothing.
 
         Raises:
-            UserError: the logits are not finite, or the model must be kept from several devices.
+            UserError: numbers in the model are not finite, or it must be kept from several devices.
         """
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(dim=1).tolist() if self.way.grouping != Grouping.ANY else [ids.shape[1]] * len(ids)
@@ -94,7 +95,10 @@ class Generator:
         texts = [""] * len(ids)
         for (length, _), rows in groups.items():
             part = self._part(length)
-            tokens = self._generate(ids[rows, part], mask[rows, part], [features[row] for row in rows])
+            with watch_overflow(self.base.model) as overflowed:
+                tokens = self._generate(ids[rows, part], mask[rows, part], [features[row] for row in rows])
+                if overflowed():
+                    raise _not_finite(self.base.model)
             # Many saved tokenizers wish to clean up spaces, but targets keep theirs.
             options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
             for row, text in zip(rows, self.base.tokenizer.batch_decode(tokens, **options), strict=True):
@@ -197,11 +201,7 @@ class _Finite(LogitsProcessor):
     def check(self, model: PreTrainedModel) -> None:
         """Raise UserError unless all were finite."""
         if not self._all_finite:
-            raise UserError(
-                f"the logits of {type(model).__name__} are not finite: its numbers are too large for this "
-                "precision (take bf16-mixed or 32-true, and model.dtype=bfloat16 or float32), or its weights "
-                "are broken"
-            )
+            raise _not_finite(model)
 
 
 class _EnoughEnded(StoppingCriteria):
@@ -213,6 +213,13 @@ class _EnoughEnded(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         ended = _ended(input_ids[:, self._start :], self._eos)
         return (ended.float().mean() >= ENDED_SHARE).expand_as(ended)
+
+
+def _not_finite(model: PreTrainedModel) -> UserError:
+    return UserError(
+        f"the numbers in {type(model).__name__} are not finite: they are too large for this precision (take "
+        "bf16-mixed or 32-true, and model.dtype=bfloat16 or float32), or its weights are broken"
+    )
 
 
 def _ended(generated: Tensor, eos: int) -> Tensor:
