@@ -122,6 +122,7 @@ def without(key):
         ({**OWN, "metrics": ["ter", "bleu"], "selects": "ter"}, "ter is better where it is lower", "selects"),
         ({**OWN, "prompt": "in {lang}: {input}"}, "prompt: unknown field {lang}", "did you mean 'language'"),
         ({**OWN, "prompt": "in {language}"}, "prompt", "needs {input} once"),
+        ({**OWN, "prompt": "{input} in {language}:"}, "prompt: it must end with {input}", "cut off"),
         ({**OWN, "file": "data"}, "file", "needs {language} once"),
         ({**OWN, "file": "{task}-{language}"}, "file: unknown field {task}", "{language}"),
         ({**OWN, "file": "../{language}"}, "file is '../{language}'", "without .jsonl"),

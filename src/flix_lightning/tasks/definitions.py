@@ -286,6 +286,10 @@ def _check_templates(place: str, task: Task) -> None:
                 )
         if fields[key].count(needed) != 1:
             raise UserError(f"{place}: {key}: it needs {{{needed}}} once")
+    if not task.prompt.rstrip().endswith("{input}"):
+        raise UserError(
+            f"{place}: prompt: it must end with {{input}}; text after it would be cut off with a long input"
+        )
     if "/" in task.file or task.file.startswith("."):
         raise UserError(f"{place}: file is {task.file!r}; the name of a file without .jsonl is needed")
 
