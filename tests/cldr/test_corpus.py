@@ -1,7 +1,7 @@
 """What the base model reads."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import islice, product
 from random import Random
 
@@ -28,7 +28,9 @@ def test_pretraining_has_the_tasks_in_english_only(pretraining):
         found = [(prompt, match[1]) for prompt in PROMPTS if (match := re.match(prompt, pair.input))]
         prompts.update(found)
         if not found:
-            assert pair.target is None or re.match(r"(copy|pick \d|last|drop \d|reverse): ", pair.input)
+            assert pair.target is None or re.match(
+                r"(copy|pick \d|last|drop \d|reverse): |look up ", pair.input
+            )
             assert not re.search(r"\[IN:|\$\$|(LOC|DATE|MONEY): |question: ", f"{pair.input} {pair.target}")
     assert {language for _, language in prompts} == {"English"}
     assert len(prompts) == 4
@@ -155,29 +157,54 @@ def test_records_are_told_twice_and_a_part_is_hidden_the_second_time():
     assert all(count > 100 for count in (*hidden.values(), *languages.values()))
 
 
-def test_questions_about_names_in_other_languages_are_asked_in_english():
-    english, foreign, candidates = set(territories("en")), Counter(), Counter()
-    for pair in islice(pairs(Random(0), 6512), 1500):
-        if pair.stream != "mixed":
+def test_a_record_is_looked_up_by_its_name_or_its_date_in_any_language():
+    codes = defaultdict(set)  # name -> the territories that it names in some language
+    for language in LANGUAGES:
+        for name, code in territories(language).items():
+            codes[name].add(code)
+    asked, same = Counter(), Counter()
+    for pair in islice(pairs(Random(0), 6500), 1500):
+        if pair.stream != "look up":
             continue
-        prompt, asked, context = re.fullmatch(
-            r"(answer in English|answer English in English): question: (.+)\? title:  context: (.+)",
-            pair.input,
-        ).groups()
-        records = dict(record.split(": ", 1) for record in context.split("; "))
-        candidates[len(records)] += 1
-        if prompt == "answer English in English":
-            assert set(records) <= english
-        if match := re.fullmatch(r"(.+), (year|month)s", asked):
-            foreign[match[2], match[1] in english] += 1
-            assert any(pair.target in month for month in records.values())
-            assert pair.target.isdigit() or match[2] == "month"
-        else:
-            assert pair.target in records
-            foreign["territory", asked in {*records.values()}] += 1
-    assert set(candidates) == {1, 2, 3, 4}
-    assert all(foreign[word, False] > 4 * foreign[word, True] > 0 for word in ("year", "month"))
-    assert foreign.total() > 350
+        kind, query, listed = re.fullmatch(r"look up (year of |month of |)(.+?); (.+)", pair.input).groups()
+        records = dict(record.split(": ", 1) for record in listed.split("; "))
+        assert 2 <= len(records) <= 4
+        if pair.target in records:
+            asked["by date"] += 1
+            continue
+        meant = [name for name in records if codes[name] & codes[query]]
+        assert any(pair.target in records[name] for name in meant)
+        assert pair.target.isdigit() == (kind == "year of ")
+        asked[kind] += 1
+        same[query in records] += 1
+    assert len(asked) == 4
+    assert all(count > 40 for count in (*asked.values(), *same.values()))
+
+
+def test_values_are_the_same_in_two_languages_and_one_is_hidden():
+    codes = {find_name(code): code for code in LANGUAGES}
+    numbers, hidden = 0, Counter()
+    for pair in islice(pairs(Random(0), 10500), 1500):
+        if pair.stream != "values":
+            continue
+        one, colon, rest = pair.input.partition(": ")
+        first, label, second = re.fullmatch(r"(.+); ([^;:]+): (.+)", rest).groups()
+        assert {one, label} <= set(codes)
+        ((start, stop),) = pair.hidden
+        assert pair.input[start:stop] in (first, second)
+        hidden["English" if label == "English" else "other"] += pair.input[start:stop] == second
+        digits = [sorted(re.findall(r"[1-9]\d*", text)) for text in (first, second)]
+        numbers += digits[0] == digits[1]
+    assert numbers > 250  # a month may be written by its number
+    assert min(hidden.values()) > 50
+
+
+def test_the_words_that_questions_ask_with_are_restored_among_names():
+    found = set()
+    for pair in islice(pairs(Random(0), 6500), 4000):
+        if pair.stream == "names":
+            found |= {(label, name) for label, names in lists(pair).items() for name, _ in names}
+    assert {("Finnish", "kuukaudet"), ("Bangla", "বছর")} <= found
 
 
 def test_late_steps_have_other_shares():

@@ -11,7 +11,10 @@ from flix_lightning.runs.run import resolve_all
 BEFORE = json.loads((Path(__file__).parent / "run_ids.json").read_text())
 
 #: What the first version had, whatever is shipped now.
-VERSION_1 = ("data=cldr_v1", "model.pretrained=cldr-base", "trainer.max_steps=500", "trainer.batch_size=32")
+VERSION_1 = (
+    *("data=cldr_v1", "model.pretrained=cldr-base", "trainer.max_steps=500", "trainer.batch_size=32"),
+    "evaluation.selection=task",
+)
 EVALUATION_1 = ("evaluation.every=100", "evaluation.validation_cap=10")
 SEARCHES_1 = {
     "search_flix": ("evaluation.every=250", "flix=flix", "data.feature_dropout=0.0,0.1,0.3"),

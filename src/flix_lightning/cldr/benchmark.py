@@ -44,6 +44,13 @@ VERSIONS = {
         "cldr-base",
         "9e26313dcafb5ef6",
     ),
+    "v2": Version(
+        {"train": 20, "validation": 50, "test": 100},
+        0,
+        "8b24cc616a456f406a4276be76075c57301a9e31c91eaa8ec868223ebefcf6c5",
+        "cldr-base-3",
+        "f40feb4c43b24445",
+    ),
 }
 FROZEN_BABEL = "2.18.0"
 

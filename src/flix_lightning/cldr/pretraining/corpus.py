@@ -1,32 +1,35 @@
 """The base model's pretraining text: names, values and records of all languages, skills, English tasks.
 
-It has no prompt and no question word of the five tasks in another language than English, and no value of a
-validation or test set (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the
-tasks in them.
+It has the prompts, questions and answers of the five tasks in English only, and no value of a validation or test
+set (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them. What
+the tasks need, it has in other forms: names and single words in all languages, and records to be looked up.
 """
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from itertools import islice
 
-from flix_lightning.cldr.examples import CANDIDATES, MAKERS, question, random_value
+from flix_lightning.cldr.examples import CANDIDATES, MAKERS, random_value
 from flix_lightning.cldr.locales import CURRENCIES, DATE_FORMATS, LANGUAGES, UNITS, Locality, locality
-from flix_lightning.cldr.values import Value, draw, random_measure, random_money
+from flix_lightning.cldr.values import Money, Value, draw, random_measure, random_money
 from flix_lightning.tasks.definitions import shipped_tasks
 from flix_lightning.tasks.languages import find_name
 
 PART = "pretrain"
 
-#: Shares of the examples from a step on: the tasks are learned early, the names need many examples.
+#: Shares of the examples from a step on: the tasks are learned early, the names need many examples, and records
+#: are looked up across languages when the names are known.
 STREAMS = {
     0: {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3},
     1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
     4608: {"names": 0.45, "skill": 0.05, "task": 0.5},
     4912: {"records": 0.55, "names": 0.15, "skill": 0.05, "task": 0.25},
-    6512: {"records": 0.3, "names": 0.15, "mixed": 0.3, "skill": 0.05, "task": 0.2},
+    6500: {"records": 0.2, "names": 0.3, "words": 0.05, "look up": 0.3, "skill": 0.05, "task": 0.1},
+    8500: {"records": 0.15, "names": 0.2, "words": 0.03, "look up": 0.47, "skill": 0.05, "task": 0.1},
+    10500: {"values": 0.3, "names": 0.22, "words": 0.03, "look up": 0.32, "skill": 0.03, "task": 0.1},
 }
 
 #: Shares of what is named, and of names to be restored in English, which questions across languages need.
@@ -87,8 +90,8 @@ def _text(rng: random.Random) -> Pair:
 def _concepts(kind: str, rng: random.Random) -> list[tuple[str, Value | None]]:
     """Return the concepts of a kind in random order: (code, value that is written with the name, if any).
 
-    Years and days are among the units, as they are counted. The word for a month, which questions ask
-    with, is not: each language's tasks teach it.
+    Years and days are among the units, as they are counted. The words that questions ask with (years, months)
+    are a kind of their own, `fields`, which only late steps have.
     """
 
     def months(number: int) -> Callable[[random.Random], date]:
@@ -119,19 +122,19 @@ def _name_in(language: str, kind: str, code: str, value: Value | None) -> str | 
     return local.month(value) if kind == "months" else local.counted(value)
 
 
-def _names(rng: random.Random) -> Pair:
+def _names(rng: random.Random, kinds: dict[str, float] = KINDS) -> Pair:
     """List the same names in two languages, each list in an order of its own; hide one name of the second.
 
     So a name is restored from its name in the other language, and nothing else. CODE counts as a language.
     """
-    (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
+    (kind,) = rng.choices(list(kinds), list(kinds.values()))
     languages = [*LANGUAGES, CODE]
     second = "en" if rng.random() < TO_ENGLISH else rng.choice(languages)
     first = rng.choice([one for one in languages if one != second])
     named = ([_name_in(language, kind, *one) for language in (first, second)] for one in _concepts(kind, rng))
     names = list(islice((both for both in named if all(both)), rng.choice(LENGTHS)))
     if not names:
-        return _names(rng)
+        return _names(rng, kinds)
     lists = [(first, [one for one, _ in names]), (second, [one for _, one in rng.sample(names, len(names))])]
     hidden = rng.randrange(len(names))
     text, places = "", ()
@@ -142,6 +145,27 @@ def _names(rng: random.Random) -> Pair:
             places = ((start, start + len(items[hidden])),)
         text += "; ".join(items)
     return Pair(text, None, "names", places)
+
+
+def _values(rng: random.Random) -> Pair:
+    """Write a date, an amount of money or a measure in two languages; hide it in the second.
+
+    Its partition is that of the pretraining, so that it is no value of a validation or test set.
+    """
+    second = "en" if rng.random() < TO_ENGLISH else rng.choice(LANGUAGES)
+    first = rng.choice([one for one in LANGUAGES if one != second])
+    local, other = locality(first), locality(second)
+    value = random_value(local, rng, PART, other)
+    if isinstance(value, Money) and value.currency not in other.currencies:
+        return _values(rng)
+    written = {where.language: where.write(value, rng.choice(DATE_FORMATS)) for where in (local, other)}
+    text, places = "", ()
+    for language in rng.sample([first, second], 2):
+        text += f"{'; ' * bool(text)}{find_name(language)}: "
+        if language == second:
+            places = ((len(text), len(text) + len(written[language])),)
+        text += written[language]
+    return Pair(text, None, "values", places)
 
 
 def _records(rng: random.Random) -> Pair:
@@ -191,16 +215,31 @@ def _skill(rng: random.Random) -> Pair:
     return Pair(f"{skill}: {'; '.join(items)}", "; ".join(result), "skill")
 
 
-def mixed(rng: random.Random) -> Pair:
-    """Ask in English, under an English prompt, for a record that is named in another language.
+def _look_up(rng: random.Random) -> Pair:
+    """Ask for a record, or a part of it, by what is beside it, often named in another language.
 
-    The context is in that language too, or in English. So the base answers about what it reads in any
-    language, as it does in English; no prompt and no question word of another language is in it.
+    So the base reads across languages, but under no prompt and no question of a task: an adapter has to learn
+    that these ask for it.
     """
-    asked = replace(locality(rng.choice(LANGUAGES)), fields=locality("en").fields)
-    task, told = rng.choice([("qa_in_lang", asked), ("qa_cross_lang", locality("en"))])
-    example = question(asked, told, rng, PART, rng.randint(1, CANDIDATES))
-    return Pair(shipped_tasks()[task].render(example, "English"), example["target"], "mixed")
+    first = rng.choice(LANGUAGES)
+    (second,) = rng.choices((first, "en", rng.choice(LANGUAGES)), (SAME, ENGLISH, 1 - SAME - ENGLISH))
+    asked, told = map(locality, rng.choice([(first, second), (second, first)]))
+    codes = rng.sample(sorted(set(asked.territories) & set(told.territories)), rng.randint(2, CANDIDATES))
+    facts = draw(
+        lambda r: tuple((code, date(r.randint(1900, 2049), r.randint(1, 12), 1)) for code in codes), rng, PART
+    )
+    code, day = rng.choice(facts)
+    name = asked.territories[code]
+    query, target = rng.choice(
+        [
+            (f"year of {name}", str(day.year)),
+            (f"month of {name}", told.month(day)),
+            (name, told.date(day, "month")),
+            (asked.date(day, "month"), told.territories[code]),
+        ]
+    )
+    records = "; ".join(f"{told.territories[one]}: {told.date(when, 'month')}" for one, when in facts)
+    return Pair(f"look up {query}; {records}", target, "look up")
 
 
 def english(task: str, rng: random.Random) -> Pair:
@@ -216,8 +255,10 @@ def pairs(rng: random.Random, step: int = 0) -> Iterator[Pair]:
     makers = {
         "text": _text,
         "names": _names,
+        "values": _values,
         "records": _records,
-        "mixed": mixed,
+        "words": partial(_names, kinds={"fields": 1.0}),
+        "look up": _look_up,
         "skill": _skill,
         "task": lambda r: english(*r.choices(list(ENGLISH_TASKS), list(ENGLISH_TASKS.values())), r),
     }

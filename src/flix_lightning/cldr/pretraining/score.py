@@ -117,7 +117,7 @@ def report(scores: Scores) -> str:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("base", nargs="?", default="cldr-base", help="folder of a base model")
+    parser.add_argument("base", nargs="?", default="cldr-base-3", help="folder of a base model")
     parser.add_argument("--count", type=int, default=100, help="examples a task, names a language")
     options = parser.parse_args()
     scores = score(models.load(options.base, "main", "float32"), options.count)
