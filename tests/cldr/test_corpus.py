@@ -187,7 +187,7 @@ def test_values_are_the_same_in_two_languages_and_one_is_hidden():
     for pair in islice(pairs(Random(0), 10500), 1500):
         if pair.stream != "values":
             continue
-        one, colon, rest = pair.input.partition(": ")
+        one, _, rest = pair.input.partition(": ")
         first, label, second = re.fullmatch(r"(.+); ([^;:]+): (.+)", rest).groups()
         assert {one, label} <= set(codes)
         ((start, stop),) = pair.hidden

@@ -1,8 +1,8 @@
 """The base model's pretraining text: names, values and records of all languages, skills, English tasks.
 
-It has the prompts, questions and answers of the five tasks in English only, and no value of a validation or test
-set (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them. What
-the tasks need, it has in other forms: names and single words in all languages, and records to be looked up.
+It has the prompts, questions and answers of the five tasks in English only, and no value of a validation or
+test set (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them.
+What the tasks need stands in other forms: names, words and values in two languages, and records to look up.
 """
 
 import random
@@ -20,8 +20,8 @@ from flix_lightning.tasks.languages import find_name
 
 PART = "pretrain"
 
-#: Shares of the examples from a step on: the tasks are learned early, the names need many examples, and records
-#: are looked up across languages when the names are known.
+#: Shares of the examples from a step on: the tasks are learned early, the names need many examples, and
+#: records are looked up across languages when the names are known.
 STREAMS = {
     0: {"text": 0.05, "names": 0.55, "skill": 0.1, "task": 0.3},
     1760: {"names": 0.8, "skill": 0.05, "task": 0.15},
