@@ -10,7 +10,8 @@ import pytest
 import torch
 from folders import line_of, write_dataset, write_split
 from tiny_models import byte_tokenizer
-from transformers import ByT5Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.data import build, tokenized
@@ -178,6 +179,31 @@ def test_what_is_cut_is_counted_and_keeps_its_end(folder, caplog):
     caplog.clear()
     module(folder, tokenizer, max_input_length=30, max_target_length=4).table("train")
     assert "3 of 16 inputs" in caplog.text  # said of a table found again, too
+
+
+def test_targets_that_no_answer_can_equal_are_counted(folder, caplog):
+    """Whichever part of the tokenizer changes them: here its normalizer, and its decoder, which cleans up."""
+    words = {word: id for id, word in enumerate(["<end>", "a", ",", "b"])}
+    backend = Tokenizer(models.WordPiece(words, unk_token="a"))
+    backend.normalizer, backend.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    backend.decoder = decoders.WordPiece(cleanup=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    targets = ["a", "a b", "a , b", "A"]
+    write_split(folder, "ner", "test", "zu", [line_of("ner", "a", target) for target in targets])
+    write_split(folder, "ner", "train", "sw", [line_of("ner", "a", "a , b")])
+    for name in ("sw", "yo"):
+        write_split(folder, "ner", "test", name, [line_of("ner", "a", "b b b b")])
+    write_split(folder, "translation", "test", "am", [line_of("translation", "a", "b")])
+    for _ in range(2):  # said of a table found again, too
+        caplog.clear()
+        data = module(folder, tokenizer, max_target_length=4)
+        with caplog.at_level(logging.WARNING):
+            data.table("test"), data.table("train")
+        (said,) = [one for one in caplog.messages if "tokenizer" in one]
+        assert said.startswith(
+            "test: 2 of 7 targets are changed by the tokenizer, the first of them ner/zu/test/3"
+        )
+        assert "'a , b' becomes 'a, b'" in said
 
 
 def test_a_line_of_2_mb_is_cut_and_named(folder, caplog):

@@ -18,12 +18,13 @@ from flix_lightning.data.jsonl import WHOLE_FILE, Span, split_lines
 from flix_lightning.data.layout import Example, Layout
 from flix_lightning.data.mixture import Dataset, Mixture
 from flix_lightning.data.tokenization import Tokenization
+from flix_lightning.models.base import decode
 
 _log = logging.getLogger(__name__)
 
 #: Raise it when the code of the data room makes another table of the same data and settings, or cuts it into
 #: other files. Prompts have a version of their own.
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 
 #: Bytes of data files that become one file of a table.
 SHARD_BYTES = 4 * 2**20
@@ -47,6 +48,7 @@ _COLUMNS = datasets.Features(
         "target_length": datasets.Value("int32"),
         "input_cut": datasets.Value("bool"),
         "target_cut": datasets.Value("bool"),
+        "target_changed": datasets.Value("bool"),  # by the tokenizer; not looked for in training data
         "own_id_hash": datasets.Value("int64"),  # of the file and the id that the line itself carries
     }
 )
@@ -63,8 +65,8 @@ def tokenized(
 ) -> datasets.Dataset:
     """Return a split's memory-mapped table, which is made unless `cache_dir` has it.
 
-    Rows stand in the order of the mixture's datasets and of the lines of their files. What was cut, and lines
-    that repeat an id, are counted in one warning each.
+    Rows stand in the order of the mixture's datasets and of the lines of their files. What was cut, what the
+    tokenizer changes in targets, and lines that repeat an id are counted in one warning each.
 
     Args:
         layout, mixture, split: What to read.
@@ -101,6 +103,7 @@ def tokenized(
     files = sorted(folder.glob("*.arrow"))
     table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in files])
     _warn_of_cuts(table, split, tokenization)
+    _warn_of_changes(table, split, tokenization)
     _warn_of_repeats(table, split)
     return table
 
@@ -164,6 +167,11 @@ class _ShardWriter:
         described = [piece.dataset.describe(example, self.kinds) for piece, _, example in batch]
         inputs, input_cut = self.tokenization.inputs([example.input for example in examples])
         targets, target_cut = self.tokenization.targets([example.target for example in examples])
+        changed = [False] * len(batch)
+        if self.split != "train":
+            texts = decode(self.tokenization.tokenizer, targets)
+            triples = zip(examples, texts, target_cut, strict=True)
+            changed = [not cut and text != example.target for example, text, cut in triples]
         return {
             "id": [example.id for example in examples],
             "dataset": [piece.index for piece in pieces],
@@ -176,6 +184,7 @@ class _ShardWriter:
             "target_length": [len(ids) for ids in targets],
             "input_cut": input_cut,
             "target_cut": target_cut,
+            "target_changed": changed,
             "own_id_hash": [_own_id_hash(example) for example in examples],
         }
 
@@ -217,6 +226,18 @@ def _warn_of_cuts(table: datasets.Dataset, split: str, tokenization: Tokenizatio
                 "%s: %d of %d %ss cut to %d tokens, the first of them %s",
                 split, count, len(table), what, limit, table[int(cut.argmax())]["id"],
             )  # fmt: skip
+
+
+def _warn_of_changes(table: datasets.Dataset, split: str, tokenization: Tokenization) -> None:
+    changed = int_column(table, "target_changed")
+    if count := int(changed.sum()):
+        row = table[int(changed.argmax())]
+        (text,) = decode(tokenization.tokenizer, [row["target_ids"]])
+        _log.warning(
+            "%s: %d of %d targets are changed by the tokenizer, the first of them %s: %.60r becomes %.60r; "
+            "no answer can equal such a target",
+            split, count, len(table), row["id"], row["target"], text,
+        )  # fmt: skip
 
 
 def _warn_of_repeats(table: datasets.Dataset, split: str) -> None:

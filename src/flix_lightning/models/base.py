@@ -1,6 +1,7 @@
 """Base models: the built-in one, or any that Hugging Face's `from_pretrained` reads."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,11 @@ def load(pretrained: str, revision: str, dtype: str, chat_template: bool = False
         check_causal(model)
     use_onednn(model)
     return Base(model, tokenizer, bool(config.is_encoder_decoder))
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int] | Tensor]) -> list[str]:
+    """Return the texts of answers, with their spaces, whatever the tokenizer's config wishes."""
+    return tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _greedy(checkpoint: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

@@ -16,7 +16,7 @@ from flix_lightning.adapter.layout import sample_tokens
 from flix_lightning.adapter.overflow import watch_overflow
 from flix_lightning.adapter.projection import Adapter
 from flix_lightning.common.errors import UserError, one_line
-from flix_lightning.models.base import Base
+from flix_lightning.models.base import Base, decode
 from flix_lightning.models.checks import differ
 
 #: Once this share of a batch has ended, generation stops and goes on with the rest alone.
@@ -99,9 +99,7 @@ class Generator:
                 tokens = self._generate(ids[rows, part], mask[rows, part], [features[row] for row in rows])
                 if overflowed():
                     raise _not_finite(self.base.model)
-            # Many saved tokenizers wish to clean up spaces, but targets keep theirs.
-            options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-            for row, text in zip(rows, self.base.tokenizer.batch_decode(tokens, **options), strict=True):
+            for row, text in zip(rows, decode(self.base.tokenizer, tokens), strict=True):
                 texts[row] = text
         return texts
 
