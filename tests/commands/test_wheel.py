@@ -23,14 +23,14 @@ def installed(tmp_path_factory):
     return folder / "packages"
 
 
-def call(installed, folder, name, *arguments):
-    """Run a command of the wheel in an empty folder, and return what it prints."""
+def call(installed, folder, name, *arguments, code=0):
+    """Run a command of the wheel in a folder, and return what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     folder.mkdir(exist_ok=True)
     command = [sys.executable, installed / "bin" / name, *arguments]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    return ran.stderr if code else ran.stdout
 
 
 def test_every_script_is_a_command(installed):
@@ -44,6 +44,18 @@ def test_every_config_is_in_it(installed):
         assert {path.relative_to(found) for path in found.rglob("*.yaml")} == {
             path.relative_to(own) for path in own.rglob("*.yaml")
         }
+
+
+def test_its_help_and_errors_name_its_commands(installed, tmp_path):
+    said = [
+        call(installed, tmp_path, "flix-train", "--help"),
+        call(installed, tmp_path, "flix-report", "--help"),
+        call(installed, tmp_path, "flix-train", "sede=1", code=1),
+    ]
+    assert "flix-train [group=choice]" in said[0]
+    assert "flix-report +sweeps=table1" in said[1]
+    assert "`flix-train --cfg job` prints them all" in said[2]
+    assert ".py" not in "".join(said)
 
 
 def test_it_trains_from_an_empty_folder(installed, tiny, tmp_path):

@@ -10,6 +10,7 @@ import commands
 from flix_lightning.common import cli
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.help import entries
+from flix_lightning.common.scripts import name_commands
 
 OVERRIDES = ["seed=1,2", "+trainer.x=1", "~flix.dropout"]
 OPTIONS = [["-m"], ["--cfg", "job"], ["--config-dir", "mine"], ["--resolve"]]
@@ -114,6 +115,25 @@ def test_help_explains_every_key(command, capsys, monkeypatch):
     for key in keys:
         *_, line = (line for line in lines if line.startswith(f"{key}="))
         assert line.strip().partition("  ")[2], f"--help says nothing of {key}"
+
+
+@pytest.mark.parametrize(
+    ("text", "installed"),
+    [
+        ("`python train.py --help` lists the keys", "`flix-train --help` lists the keys"),
+        ("python report.py, .venv/bin/python plan.py", "flix-report, flix-plan"),
+        (
+            "`torchrun --nproc-per-node=2 train.py -m …`",
+            "`torchrun --nproc-per-node=2 --no-python flix-train -m …`",
+        ),
+        ("srun --nodes=1 python predict.py", "srun --nodes=1 flix-predict"),
+    ],
+)
+def test_messages_name_the_commands_that_there_are(text, installed, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/repository/train.py", "--help"])
+    assert name_commands(text) == text
+    monkeypatch.setattr("sys.argv", ["/venv/bin/flix-train", "--help"])
+    assert name_commands(text) == installed
 
 
 def test_help_of_a_group_and_of_plain_commands(tmp_path):

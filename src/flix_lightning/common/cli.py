@@ -37,7 +37,7 @@ from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from yaml import YAMLError  # noqa: E402
 
 from flix_lightning.common.errors import UserError, did_you_mean, one_line  # noqa: E402
-from flix_lightning.common.scripts import CONF, HOME  # noqa: E402
+from flix_lightning.common.scripts import CONF, HOME, name_commands  # noqa: E402
 
 # conf/train.yaml finds sweeps/ by it, wherever the command is called from.
 OmegaConf.register_new_resolver("repository", lambda: str(HOME), replace=True)
@@ -117,7 +117,7 @@ def plain_main(main: Callable[[list[str]], int | None], text: str) -> None:
     logging.disable(logging.WARNING)  # each run says by itself what its data lacks
     with errors_as_lines():
         if {"--help", "-h"} & set(sys.argv):
-            print(f"{text.strip()}\n\n`python train.py --help` lists the keys.")
+            print(name_commands(f"{text.strip()}\n\n`python train.py --help` lists the keys."))
             return
         sys.exit(main(sys.argv[1:]))
 
@@ -193,7 +193,7 @@ def print_help(config: str, options: Namespace) -> None:
 
 def print_error(error: Exception, config: str = "train") -> None:
     """Print an error in the command of `conf/<config>.yaml` as one line."""
-    print(f"error: {error_line(error, config)}", file=sys.stderr)
+    print(f"error: {name_commands(error_line(error, config))}", file=sys.stderr)
 
 
 def error_line(error: Exception, config: str = "train") -> str:

@@ -10,6 +10,7 @@ import yaml
 from rich.table import Table
 
 from flix_lightning.common.errors import UserError
+from flix_lightning.common.scripts import name_commands
 
 
 class Entry(NamedTuple):
@@ -65,7 +66,7 @@ def entries(folders: Sequence[Path], config: str) -> list[Entry]:
 def _read(folders: Sequence[Path], config: str) -> str:
     for folder in folders:
         if (file := folder / f"{config}.yaml").is_file():
-            return file.read_text(encoding="utf-8")
+            return name_commands(file.read_text(encoding="utf-8"))
     raise UserError(f"no config {config}.yaml in {', '.join(map(str, folders))}")
 
 

@@ -1,5 +1,6 @@
 """The commands of an installed package: `flix-train` is `python train.py` of the repository, and so on."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -9,6 +10,18 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 #: The folder with train.py and the other scripts, conf/ and sweeps/: of the wheel, or the repository.
 HOME = next(one for one in (_PACKAGE / "commands", _PACKAGE.parents[1]) if (one / "conf").is_dir())
 CONF = HOME / "conf"
+
+
+def name_commands(text: str) -> str:
+    """Name commands as they are started here: `flix-train` where it is installed, or else `python train.py`.
+
+    Args:
+        text: names them as in the repository.
+    """
+    if HOME.parent != _PACKAGE and not Path(sys.argv[0]).name.startswith("flix-"):
+        return text
+    text = re.sub(r"(torchrun [^`]*?)(\w+)\.py\b", r"\1--no-python flix-\2", text)
+    return re.sub(r"(\.venv/bin/)?python (\w+)\.py\b", r"flix-\2", text)
 
 
 def main() -> None:

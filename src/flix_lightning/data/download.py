@@ -17,6 +17,7 @@ import pooch
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import atomic_folder, sha256
+from flix_lightning.common.scripts import name_commands
 from flix_lightning.data.archive import unpack
 from flix_lightning.data.layout import SPLITS, Layout, find_layout, read_lines
 from flix_lightning.tasks.definitions import PAPER_TASKS, Tasks
@@ -117,10 +118,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; call again to download the rest")
-    print(
-        f"XTREME-UP is complete: python train.py data=xtreme_up data.root={complete} "
-        f"({options.folder / 'downloads'} can be deleted)"
-    )
+    use = name_commands(f"python train.py data=xtreme_up data.root={complete}")
+    print(f"XTREME-UP is complete: {use} ({options.folder / 'downloads'} can be deleted)")
 
 
 if __name__ == "__main__":
