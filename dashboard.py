@@ -2,6 +2,7 @@
 
 The page is `<output>/dashboard.html` unless `out` says another. The keys are those of `python train.py -m`
 that the runs were made with, without a sweep and seeds: the tables are of every seed that is there.
+`data.samples=[task]` names the tasks whose texts the page may show, in the place of what the runs say.
 """
 
 from pathlib import Path
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> None:
     places = [Path(one.removeprefix(OUT)) for one in arguments if one.startswith(OUT)]
     place = places[-1] if places else output / "dashboard.html"
     with Console(stderr=True).status("Looking for the runs of every table"):  # some twenty seconds
-        html = page(output, overrides)
+        given = any(one.startswith("data.samples=") for one in overrides)
+        html = page(output, overrides, cfg.data.samples if given else None)
     write_atomic(place, html)
     print(f"{place}: open it in a browser, or send it to somebody; it needs nothing else")
 

@@ -126,6 +126,7 @@ def test_report_and_dashboard_show_the_comparison(home):
     page = (folder / "outputs/dashboard.html").read_text()
     assert "Param-matched" in page
     assert "headlines" in page
+    assert '<dd dir="auto">own1 0</dd>' in page  # a target, beside what the methods wrote
 
 
 def test_an_unseen_language_is_answered_with_the_rows_of_its_family(home):

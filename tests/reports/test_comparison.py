@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from dataclasses import replace
 from statistics import fmean
 
@@ -46,7 +47,7 @@ def test_methods_are_lines_and_seeds_are_not():
     found = lines(report)
     assert [cell.split()[0] for cell in found["Methods"]["FLix"]] == ["61.0", "62.5", "61.8"]
     assert found["Methods"]["LoRA"] == ["50.5 ±0.0", "52.0 ±0.0", "51.2 ±0.0"]
-    assert found["Methods"]["Languages"][:2] == ["2", "1"]
+    assert found[""]["Languages"][:2] == ["2", "1"]
     assert found["FLix minus"]["LoRA"] == ["+10.5"] * 3  # (10 + 11) / 2, paired by seed
     half = 12.7062 * 0.5
     assert found["FLix minus"]["  over seeds"] == [f"{10.5 - half:+.1f} to {10.5 + half:+.1f}"] * 3
@@ -197,6 +198,20 @@ def test_the_dashboard_compares_runs_of_no_table(output):
     assert "FLix against Compute-matched" in html
     assert "Comparison of" not in html
     assert 'class="best"' in html
+    assert 'class="sample"' in html
+
+
+def test_the_dashboard_shows_a_single_run(output, tmp_path):
+    first = next(output.glob("runs/*"))
+    copied = shutil.copytree(first, tmp_path / "outputs/runs" / first.name)
+    html = page(tmp_path / "outputs", [])
+    assert "Runs trained on tiny" in html
+    assert 'class="sample"' in html
+    shutil.rmtree(copied / "predictions")
+    html = page(tmp_path / "outputs", [])
+    assert "Runs trained on tiny" in html
+    assert 'class="sample"' not in html
+    assert "Left out" not in html
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import csv
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from statistics import fmean
 
@@ -9,7 +11,7 @@ import pytest
 from browser import chromium, look, requested
 from folders import line_of, write_split
 from omegaconf import OmegaConf
-from selenium.webdriver.support.select import Select
+from selenium.webdriver.common.keys import Keys
 from swept import swept
 from tiny_runs import do
 
@@ -139,12 +141,16 @@ def minus(baseline, task, languages, seeds=(0, 1)):
 
 
 def test_what_data_says_is_text_and_never_markup(read, page):
-    assert "script" not in read.tags
+    assert read.tags.count("script") == 1
     assert "img" not in read.tags
     assert not [name for name, _ in read.attributes if name.startswith("on")]
     assert ATTACK in read.text["samples"]
     assert ATTACK in read.text["runs"]  # a config
-    assert "default-src 'none'" in page.read_text()  # and were it markup, no script would run
+    # And were it markup, only the page's own script would run.
+    html = page.read_text()
+    (script,) = re.findall("<script>(.*?)</script>\n</body>", html, re.DOTALL)
+    own = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{own}'; style-src" in html
 
 
 def test_nothing_is_loaded_from_elsewhere(read):
@@ -193,6 +199,26 @@ def test_texts_that_the_licence_keeps_are_not_there(read):
         assert f"{task} target" in read.text["samples"]
 
 
+def test_ten_predictions_of_a_task_are_shown_beside_their_targets(page):
+    html = page.read_text().partition('<section id="samples"')[2].partition("</section>")[0]
+    tasks = re.findall(r"<summary>(\w+)</summary>(.*?)</details>", html, re.DOTALL)
+    # Two datasets with four examples each; three (one of them zero-shot); and four (likewise).
+    assert {task: len(re.findall("<dl [^>]*[^n]>", text)) for task, text in tasks} == {
+        "qa_in_lang": 8, "qa_cross_lang": 10, "semantic_parsing": 10,
+    }  # fmt: skip
+    for task, text in tasks:
+        first, *_ = re.findall("<dl .*?</dl>", text, re.DOTALL)
+        answers = re.findall(r"<dt>([\w-]+) <span class=\"facts\">(\d+)</span></dt><dd.*?>(.*?)</dd>", first)
+        (target,) = re.findall("<dt>Target</dt><dd.*?>(.*?)</dd>", first)
+        assert [method for method, *_ in answers] == ["Compute-matched", "Param-matched", "FLix"]
+        assert target.startswith(f"{task} target")
+        for _, score, answer in answers:
+            assert (answer == f"✓ {target}") == (score == "100")
+        # Every language is there for the filter.
+        languages = set(re.findall(r'data-language="(\w+) ', text))
+        assert languages == set(DATA[task])
+
+
 def test_every_finished_run_is_there_with_its_config(read, page):
     runs = [path.parent for path in page.parent.glob("runs/*/results.jsonl")]
     assert len(runs) == 16
@@ -231,7 +257,7 @@ def test_a_broken_result_leaves_the_page_as_it_was(page, overrides, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "no finished run; `make reproduce-table1` makes the first six"),
+        ([], "no finished run; `python train.py` makes the first"),
         (["seed=1"], "seed=1: the page is of every table and of every seed that is there"),
         (["sede=1"], "sede: no such key or group; did you mean 'seed'?"),
     ],
@@ -264,7 +290,7 @@ def test_it_asks_nothing_of_the_network_and_has_no_complaint(seen, page):
 
 def test_what_data_says_does_not_run(seen):
     assert seen.execute_script("return [window.hit, document.scripts.length, document.images.length]") == [
-        None, 0, 0,
+        None, 1, 0,
     ]  # fmt: skip
 
 
@@ -330,26 +356,99 @@ def test_a_keyboard_reaches_all_that_scrolls_or_opens(seen):
     assert unreachable == 0
 
 
-def visible(seen):
-    """The languages that the first map shows, from top to bottom."""
+def lines(seen, table=".heat"):
+    """The first cells of the lines that a table shows, from top to bottom."""
     return seen.execute_script(
-        "return [...document.querySelector('.heat').querySelectorAll('tbody tr')]"
-        ".filter(one => one.offsetHeight).sort((one, other) => one.offsetTop - other.offsetTop)"
-        ".map(one => one.querySelector('code').innerText)"
+        "return [...document.querySelector(arguments[0]).querySelectorAll('tbody tr')]"
+        ".filter(one => one.offsetHeight).map(one => one.cells[0].innerText.trim().split(/\\s+/).at(-1))",
+        table,
     )
 
 
-def choose(seen, name, text):
-    Select(seen.find_element("id", name)).select_by_visible_text(text)
+def sorted_by(seen, head, table=".heat"):
+    """Sort with the keyboard; return the lines and what the head says of its order."""
+    (button,) = seen.find_elements(
+        "xpath", f"(//*[contains(@class, '{table[1:]}')])[1]//thead//button[.='{head}']"
+    )
+    button.send_keys(Keys.ENTER)
+    said = seen.execute_script(
+        "return [...document.querySelector(arguments[0]).querySelectorAll('[aria-sort]')]"
+        ".map(one => [one.innerText.trim(), one.ariaSort])",
+        table,
+    )
+    return lines(seen, table), said
 
 
-def test_a_reader_chooses_a_language_and_an_order(seen):
+def test_a_reader_sorts_by_a_column(seen):
     look(seen, 1280)
-    assert visible(seen) == ["ar", "en", "hi", "sw", "ur", "yo"]
-    choose(seen, "order", "by NER")
-    assert visible(seen)[:2] == ["sw", "yo"]  # FLix ahead first; the others have no NER
-    choose(seen, "language", "Yoruba (yo)")
-    assert visible(seen) == ["yo"]
-    choose(seen, "language", "all")
-    choose(seen, "order", "by name")
-    assert visible(seen) == ["ar", "en", "hi", "sw", "ur", "yo"]
+    by_name = ["ar", "en", "hi", "sw", "ur", "yo"]
+    assert lines(seen) == by_name
+    # FLix ahead first, then behind; the other languages have no NER, and stay last.
+    assert sorted_by(seen, "NER") == (["sw", "yo", "ar", "en", "hi", "ur"], [["NER", "descending"]])
+    assert sorted_by(seen, "NER") == (["yo", "sw", "ar", "en", "hi", "ur"], [["NER", "ascending"]])
+    assert sorted_by(seen, "NER") == (by_name, [])
+    assert sorted_by(seen, "Language") == (by_name, [["Language", "ascending"]])
+    assert sorted_by(seen, "Language") == (by_name[::-1], [["Language", "descending"]])
+    sorted_by(seen, "Language")
+
+
+def test_lines_are_sorted_as_numbers_within_their_section(seen):
+    table = "#tables .scroll"
+    first = lines(seen, table)
+    seen.execute_script(
+        "for (const one of document.querySelectorAll('#tables .scroll:first-of-type thead button'))"
+        " if (one.innerText.startsWith('Avg')) { one.click(); break }"
+    )
+    titles = ["Methods", "minus", "Controls", "own"]
+    now = lines(seen, table)
+    assert [one for one in now if one in titles] == titles
+    assert now[1:5] == ["FLix", "Param-matched", "Compute-matched", "Languages"]
+    # An interval follows its line.
+    assert now[5:12] == [
+        "minus",
+        "Compute-matched",
+        "seeds",
+        "languages",
+        "Param-matched",
+        "seeds",
+        "languages",
+    ]
+    assert sorted(now) == sorted(first)
+
+
+def narrow(seen, text):
+    """Write into the filter by language; return the languages that the first map shows."""
+    field = seen.find_element("css selector", "#filter input")
+    field.clear()
+    field.send_keys(text or "x" + Keys.BACKSPACE)
+    return lines(seen)
+
+
+def test_a_reader_filters_by_language(seen):
+    look(seen, 1280)
+    assert narrow(seen, "yo") == ["yo"]
+    assert narrow(seen, "yorub") == ["yo"]
+    assert narrow(seen, "hi") == ["hi"]  # a code is no part of a name, as of Swahili
+    assert narrow(seen, "swah, AR") == ["ar", "sw"]
+    shown = seen.execute_script(
+        "return [...document.querySelectorAll('[data-language]')].filter(one => one.offsetHeight)"
+        ".map(one => one.dataset.language)"
+    )
+    assert set(shown) == {"ar Arabic", "sw Swahili"}  # in tables and samples too
+    assert narrow(seen, "nowhere") == []
+    assert seen.find_element("css selector", "#filter output").text.startswith("0 of ")
+    assert narrow(seen, "") == ["ar", "en", "hi", "sw", "ur", "yo"]
+
+
+def test_the_page_is_whole_without_scripts(seen, page):
+    seen.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        seen.get(page.as_uri())
+        assert not seen.find_elements("css selector", "thead button")
+        assert not seen.find_element("id", "filter").is_displayed()
+        shown = seen.find_elements("css selector", ".heat:first-of-type tbody tr")
+        assert all(one.is_displayed() for one in shown)
+        assert len(shown) == 2 * 6
+    finally:
+        seen.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        seen.get(page.as_uri())

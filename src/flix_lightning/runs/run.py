@@ -363,9 +363,13 @@ class Run:
         """File of one dataset's predictions; `evaluation` is as `validation-200` or `test-all`."""
         return self.path / "predictions" / evaluation / task / f"{language}.jsonl"
 
+    def predictions_file(self, row: Row) -> Path:
+        """File of the predictions behind a test row."""
+        return self.predictions_path(f"{row.split}-{row.active}", row.task, row.language)
+
     def predictions(self, row: Row) -> list[Prediction]:
         """Read the predictions behind a test row; raises UserError as `read_predictions` does."""
-        return read_predictions(self.predictions_path(f"{row.split}-{row.active}", row.task, row.language))
+        return read_predictions(self.predictions_file(row))
 
     def counts(self, row: Row) -> NDArray[np.float64]:
         """Return what each example of a test row adds to the sums of its metric, `[examples, sums]`."""

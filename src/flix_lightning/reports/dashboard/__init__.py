@@ -1,1 +1,1 @@
-"""One HTML page of what a folder of runs holds: no server, no script, nothing loaded from elsewhere."""
+"""One HTML page of what a folder of runs holds: no server, nothing loaded from elsewhere."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from omegaconf import OmegaConf
 
 from flix_lightning.common import cli
-from flix_lightning.common.scripts import HOME
+from flix_lightning.common.scripts import HOME, name_commands
 from flix_lightning.reports.columns import APPENDIX, JOINT
 from flix_lightning.reports.render import Report
 from flix_lightning.reports.tables import TABLES, make
@@ -102,4 +102,4 @@ def _mixtures(name: str, overrides: Sequence[str]) -> set[str]:
 
 
 def _command(name: str, overrides: Sequence[str]) -> str:
-    return f".venv/bin/python train.py -m {shlex.join([f'+sweeps={name}', *overrides])}"
+    return name_commands(f".venv/bin/python train.py -m {shlex.join([f'+sweeps={name}', *overrides])}")

@@ -80,7 +80,9 @@ def of_tables(available: Mapping[str, Available]) -> list[Comparison]:
 
 
 def of_any_runs(runs: Iterable[Run], available: Iterable[Available]) -> list[Comparison]:
-    """The runs on each mixture that are more than the runs of one table, if two or more of them differ.
+    """The runs on each mixture that are more than the runs of one table.
+
+    Mixtures whose runs differ in nothing but the seed are left out, unless there is nothing else to show.
 
     Raises:
         UserError: runs of the same settings and seed have other data or another base.
@@ -97,7 +99,8 @@ def of_any_runs(runs: Iterable[Run], available: Iterable[Available]) -> list[Com
         title = f"Runs trained on {mixture}"
         reports = {mixture: compared.report(title), f"{mixture}-languages": compared.languages_report()}
         found.append(_comparison(Available(mixture, group, reports), compared.scores, compared.minus))
-    return [one for one in found if len(one.scores.runs) > 1]
+    several = [one for one in found if len(one.scores.runs) > 1]
+    return several if several or shown else found
 
 
 def _comparison(table: Available, scores: Scores, minus: Mapping[str, str]) -> Comparison:

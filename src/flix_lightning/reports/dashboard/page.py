@@ -1,7 +1,9 @@
 """The page, from the tables and runs that are there."""
 
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -13,9 +15,9 @@ from markupsafe import Markup
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports.chart import Bars, Curves, svg
 from flix_lightning.reports.dashboard.available import find_tables
-from flix_lightning.reports.dashboard.comparison import of_any_runs, of_tables
+from flix_lightning.reports.dashboard.comparison import Comparison, of_any_runs, of_tables
 from flix_lightning.reports.dashboard.curves import curves, learning_curves
-from flix_lightning.reports.dashboard.samples import samples
+from flix_lightning.reports.dashboard.samples import OF_TASK, Sample, samples
 from flix_lightning.reports.render import Best
 from flix_lightning.reports.tables import table3, table4
 from flix_lightning.reports.tables.differences import VERDICTS
@@ -30,12 +32,13 @@ _BASELINES = {
 }
 
 
-def page(output: Path, overrides: Sequence[str]) -> str:
+def page(output: Path, overrides: Sequence[str], samples_of: Collection[str] | None = None) -> str:
     """HTML of what the runs below `output` hold.
 
     Args:
         output: the folder that `runs/` is in.
         overrides: what its runs were made with, as for `python train.py -m`, without a sweep and a seed.
+        samples_of: tasks whose texts may be shown; None stands for what the runs say.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: no run is there; the overrides fit no sweep; a run
@@ -43,20 +46,16 @@ def page(output: Path, overrides: Sequence[str]) -> str:
     """
     runs = [Run.open(path.parent) for path in sorted((output / "runs").glob("*/results.jsonl"))]
     if not runs:
-        raise UserError(f"{output / 'runs'}: no finished run; `make reproduce-table1` makes the first six")
+        raise UserError(f"{output / 'runs'}: no finished run; `python train.py` makes the first")
     available, missing = find_tables(overrides, runs)
-    by_table, any_runs = of_tables(available), of_any_runs(runs, available.values())
-    compared = [*by_table, *any_runs]
-    try:
-        found = samples(compared[0]) if compared else None
-    except UserError:
-        if by_table:
-            raise
-        found = None  # the data of these runs may be gone
-    languages = {code: None for one in compared for against in one.against for code in against.languages}
+    any_runs = of_any_runs(runs, available.values())
+    comparisons = [*of_tables(available), *any_runs]
+    compared = [one for one in comparisons if one.against]
+    shown = [(one, *_samples(one, samples_of)) for one in comparisons]
     environment = _environment(
         {code: name for run in runs for code, name in run.tasks.language_names.items()}
     )
+    script, _, _ = environment.loader.get_source(environment, "page.js")
     content = {
         "output": output,
         "newest": datetime.fromtimestamp(max(run.results.stat().st_mtime for run in runs)),
@@ -67,14 +66,27 @@ def page(output: Path, overrides: Sequence[str]) -> str:
         "any_runs": any_runs,
         "missing": missing,
         "compared": compared,
-        "languages": [code for code, _ in environment.filters["by_name"](languages)],
-        "heads": list(dict.fromkeys(column.head for one in compared for column in one.columns)),
         "curves": {name: make(available[name].runs) for name, make in _CURVES.items() if name in available},
         "charts": available["figure2"].reports.values() if "figure2" in available else [],
         "learning": learning_curves(compared[0].table.runs if compared else []),
-        "samples": found,
+        "samples": [one for one in shown if any(one[1:])],
+        "of_task": OF_TASK,
+        "script": Markup(script),
     }
     return environment.get_template("page.html").render(content)
+
+
+def _samples(one: Comparison, tasks: Collection[str] | None) -> tuple[dict[str, list[Sample]], list[str]]:
+    """Samples by task, and notes on what is left out."""
+    try:
+        by_task, left_out = samples(one, tasks)
+    except UserError as error:  # for example, the data of any runs may be gone
+        return {}, [f"Left out: {error}"]
+    return by_task, [
+        f"{task}: its texts are left out, as its licence may not let them be shown (data.samples names the "
+        "tasks that may be)."
+        for task in left_out
+    ]
 
 
 def _environment(names: Mapping[str, str]) -> Environment:
@@ -99,6 +111,7 @@ def _environment(names: Mapping[str, str]) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "sha256": lambda text: f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}",
         "signed": lambda number: f"{number:+z.1f}",
         "duration": lambda seconds: str(timedelta(seconds=round(seconds))),
         "language": language,

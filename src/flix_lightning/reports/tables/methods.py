@@ -74,7 +74,7 @@ def report(
     counted = "Languages" if all(column.task for column in scores.columns) else "Languages or tasks"
     columns = map(mark_best, zip(*(means(line, scores)[1:] for line in named), strict=True))
     lines = [(*texts, *cells) for texts, *cells in zip(named.values(), *columns, strict=True)]
-    sections = defaultdict(list, {"Methods": [*lines, (counted, *blank, *counts, DASH)]})
+    sections = defaultdict(list, {"Methods": lines, "": [(counted, *blank, *counts, DASH)]})
     for other, ours in minus.items():
         (_, *cells), *intervals = difference_lines(other, differences(scores, ours, other))
         sections[f"{ours} minus"] += [
