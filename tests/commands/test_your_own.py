@@ -59,8 +59,8 @@ def home(tmp_path_factory, small):
         script, *arguments = shlex.split(command)
         run = next(iter((folder / "outputs/runs").glob("flix-news-*")), None)
         arguments = [one.replace("outputs/runs/RUN", str(run)) for one in arguments]
-        if "+debug=smoke" in arguments:  # apart, so that RUN is one
-            arguments += ["output=smoke", *small[:2]]
+        if "+debug=smoke" in arguments:
+            arguments += small[:2]
         elif "data=news" in arguments:
             arguments += small
         printed[script] = commands.run(folder, script, *arguments).out  # of the last command of its script

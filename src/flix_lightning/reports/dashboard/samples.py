@@ -84,7 +84,7 @@ def _of_dataset(column: str, rows: Mapping[str, tuple[Run, Row]]) -> list[Sample
     }
     run, row = next(iter(rows.values()))
     examples = {example.id: example for example in run.layout.read(row.task, "test", row.language)}
-    common = set.intersection(*map(set, predicted.values()))
+    common = set(examples).intersection(*predicted.values())
     found = []
     for name in sorted(common, key=lambda name: blake2b(name.encode()).digest())[:OF_TASK]:
         example = examples[name]
