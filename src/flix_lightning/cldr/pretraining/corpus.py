@@ -1,7 +1,7 @@
 """The base model's pretraining text: names, values and records of all languages, skills, English tasks.
 
 It has the prompts, questions and answers of the five tasks in English only, and no value of a validation or
-test set (`values.PARTITIONS`): the base stands for one that has seen the languages, but not the tasks in them.
+test set (`values.PARTITIONS`): the base stands for one that has seen the languages, not the tasks in them.
 What the tasks need stands in other forms: names, words and values in two languages, and records to look up.
 """
 
