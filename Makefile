@@ -99,6 +99,6 @@ bench: setup ## compare speed and memory with PEFT's LoRA, to outputs/benchmarks
 bench-quick: setup ## compare only what needs no clock: floating-point operations, bytes kept for the backward pass
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-search: setup ## search learning rates and dropouts on validation data
-	$(call sweep,+sweeps=search_lora $(ARGS))
-	$(call sweep,+sweeps=search_flix $(ARGS))
+search: setup ## search each method's learning rate and dropout on validation data, by the rule of docs/benchmark.md
+	@printf '%s\n' compute_matched flix param_matched flix_shared | \
+	  xargs -P $(JOBS) -I METHOD $(BIN)/python -m trials.search METHOD trainer.progress=lines $(ARGS)

@@ -196,7 +196,6 @@ MADE = {
     "reproduce-table3": ("flix.dropout=0.0,0.7", 2, ["table3"], "Table 3"),
     "gates": ("", 2, ["gates"], "The benchmark's gates"),
     "languages": ("mixture=joint_5,joint_10", 4, ["languages"], "FLix minus"),
-    "search": ("optimizer.learning_rate=1e-3 flix.dropout=0.0", 4, ["search_lora", "search_flix"], "Search"),
 }
 
 

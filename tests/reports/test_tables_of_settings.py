@@ -127,29 +127,48 @@ def test_a_search_puts_the_best_trial_first(selection, ner):
     assert section.lines[0][1:] == ("0.1", "0", ner, "60.0", f"{fmean([float(ner), 60]):.2f}")
 
 
-NINE = {(rate, dropout): {0: 50.0} for rate in (5e-4, 1e-3, 2e-3) for dropout in ("0.0", "0.3", "0.7")}
+def trials(scores):
+    """A run of FLix-shared for each (learning rate, dropout, seed) of `scores`."""
+    for (rate, dropout, seed), score in scores.items():
+        settings = {
+            "flix": {"name": "FLix-shared", "dropout": {"task": dropout, "language": dropout, "shared": 0.0}},
+            "mixture": {"name": "joint"},
+            "optimizer": {"learning_rate": rate},
+            "evaluation": {"selection": "average", "validation_cap": None, "test": False},
+            "seed": seed,
+        }
+        yield run(settings, {("validation", "ner", "sw", 100): score})
+
+
+def following(scores):
+    return str(search.next_trial(list(trials(scores))))
+
+
+NINE = {(rate, dropout, 0): 50.0 for rate in (5e-4, 1e-3, 2e-3) for dropout in (0.0, 0.3, 0.7)}
 
 
 @pytest.mark.parametrize(
     ("best", "wanted"),
     [
-        ((1e-3, "0.3"), "learning rate 0.0007 with dropout 0.3, seed 0"),  # 0.0014 is as near
-        ((5e-4, "0.0"), "learning rate 0.00035 with dropout 0.0, seed 0"),
-        ((2e-3, "0.7"), "learning rate 0.0014 with dropout 0.7, seed 0"),
+        ((1e-3, 0.3, 0), "learning rate 0.0007 with dropout 0.3, seed 0"),  # 0.0014 is as near
+        ((5e-4, 0.0, 0), "learning rate 0.00035 with dropout 0, seed 0"),
+        ((2e-3, 0.7, 0), "learning rate 0.0014 with dropout 0.7, seed 0"),
     ],
 )
 def test_a_search_goes_on_beside_its_best_trial(best, wanted):
-    assert search.next_trial({**NINE, best: {0: 60.0}}) == f"next, {wanted}"
+    assert following({**NINE, best: 60.0}) == f"next, {wanted}"
 
 
 def test_a_search_ends_with_two_settings_on_three_seeds():
-    more = {(rate, "0.3"): {0: 40.0} for rate in (7e-4, 1.4e-3, 2.8e-3)}
-    found = {**NINE, **more, (1e-3, "0.3"): {0: 60.0}, (2e-3, "0.3"): {0: 59.0}}
-    assert search.next_trial(found) == "next, learning rate 0.001 with dropout 0.3, seeds 1, 2"
-    found[1e-3, "0.3"] = {0: 60.0, 1: 50.0, 2: 50.0}
-    assert search.next_trial(found) == "next, learning rate 0.002 with dropout 0.3, seeds 1, 2"
-    found[2e-3, "0.3"] = {0: 59.0, 1: 56.0, 2: 50.0}
-    assert search.next_trial(found) == "chosen, learning rate 0.002 with dropout 0.3"
+    more = {(rate, 0.3, 0): 40.0 for rate in (7e-4, 1.4e-3, 2.8e-3)}
+    found = {**NINE, **more, (1e-3, 0.3, 0): 60.0, (2e-3, 0.3, 0): 59.0}
+    assert following(found) == "next, learning rate 0.001 with dropout 0.3, seeds 1, 2"
+    found |= {(1e-3, 0.3, 1): 50.0, (1e-3, 0.3, 2): 50.0}
+    assert following(found) == "next, learning rate 0.002 with dropout 0.3, seeds 1, 2"
+    found |= {(2e-3, 0.3, 1): 56.0}
+    assert following(found) == "next, learning rate 0.002 with dropout 0.3, seed 2"
+    found |= {(2e-3, 0.3, 2): 50.0}
+    assert following(found) == "chosen, learning rate 0.002 with dropout 0.3"
 
 
 # -- gates
