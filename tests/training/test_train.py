@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from tiny_data import SEEN, UNSEEN
 from tiny_runs import checkpoint, config, do, fact, predictions, rows
@@ -30,9 +31,10 @@ from flix_lightning.tasks import metrics
 from flix_lightning.training import module
 from flix_lightning.training import train as experiment
 from flix_lightning.training.checkpointing import AtomicCheckpointIO, BestCheckpoint
-from flix_lightning.training.interruption import SIGNALS
+from flix_lightning.training.interruption import SIGNALS, Preemption
 from flix_lightning.training.module import FlixModule
-from flix_lightning.training.train import Training
+from flix_lightning.training.processes import RunEnvironment
+from flix_lightning.training.train import Training, make_trainer
 
 METRIC = {"semantic_parsing": "exact_match", "ner": "span_f1"}
 
@@ -536,6 +538,33 @@ def test_a_broken_checkpoint(tiny, tmp_path, unbroken, finished, broken, how):
     assert not (folder / "results.jsonl").exists()
 
 
+def test_options_of_lightning_reach_its_trainer(tiny, tmp_path, monkeypatch):
+    given = [
+        "+trainer.deterministic=true",
+        "+trainer.profiler=simple",
+        "+trainer.max_time={hours:1}",
+        "+trainer.log_every_n_steps=7",
+        "+trainer.limit_val_batches=3",
+        "+trainer.limit_test_batches=0.5",
+        "+trainer.callbacks=[{_target_:lightning.pytorch.callbacks.DeviceStatsMonitor}]",
+        "+trainer.plugins=[{_target_:lightning.pytorch.plugins.TorchSyncBatchNorm}]",
+    ]
+    command = OmegaConf.create({"hydra": {"overrides": {"task": given}}})  # else no call is made
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", command)
+    run = Run.resolve(config([*tiny, *given, f"output={tmp_path}"]))
+    environment = RunEnvironment()
+    try:
+        trainer = make_trainer(run, environment, Preemption(run, environment))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert type(trainer.profiler).__name__ == "SimpleProfiler"
+    assert (trainer.limit_val_batches, trainer.limit_test_batches, trainer.log_every_n_steps) == (3, 0.5, 7)
+    added = {"Timer", "DeviceStatsMonitor", "Preemption", "BestCheckpoint"}
+    assert added <= {type(callback).__name__ for callback in trainer.callbacks}
+    assert type(trainer._accelerator_connector._layer_sync).__name__ == "TorchSyncBatchNorm"
+
+
 # -- several devices
 
 #: An odd number of examples to validate, and a test of one example, fewer than there are processes.
@@ -610,6 +639,17 @@ def together(folder, *overrides, moments=((), ()), code=0):
     given = [*SEVERAL, *overrides, f"output={folder}/outputs"]
     started = commands.start_two(folder, "train.py", *given, moments=moments)
     return [one.wait(code if rank == 0 else 0) for rank, one in enumerate(started)]
+
+
+def test_a_busy_or_finished_run_ends_every_process_at_once(tiny, tmp_path, two_processes):
+    for ended in together(two_processes.parents[2], *tiny, *UNEVEN):
+        assert f"Skipped, finished already: {two_processes}" in ended.out + ended.err
+    given = [*SEVERAL, *tiny, *UNEVEN, f"output={tmp_path}/outputs"]
+    with Run.resolve(config(given)).lock():
+        for started in commands.start_two(tmp_path, "train.py", *given):
+            assert started.wait(1).err.startswith("error: ")
+            assert "another process is working on this run" in started.err
+            assert started.err.count("\n") == 1
 
 
 def tell():
