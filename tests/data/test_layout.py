@@ -175,11 +175,9 @@ def test_a_large_file_has_many_spans_of_like_size(tmp_path):
     assert max(sizes) < 4000
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "ner/test/sw.jsonl"))):
         list(Layout(tmp_path).read("ner", "test", "sw"))
-    with pytest.raises(UserError, match="no such folder"):
-        Layout(tmp_path / "nowhere")
 
 
 def test_fingerprint_is_of_content_and_place_below_the_root(tmp_path):

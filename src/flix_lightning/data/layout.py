@@ -37,17 +37,10 @@ class Layout:
     Args:
         root: The folder.
         tasks: The tasks that its folders may be of, and the names of languages. None is the shipped tasks.
-
-    Raises:
-        UserError: There is no such folder.
     """
 
     def __init__(self, root: str | Path, tasks: Tasks | None = None):
         self.root, self.tasks = Path(root), tasks or Tasks.of()
-        if not self.root.is_dir():
-            raise UserError(
-                f"{self.root}: no such folder; data.root is a folder of <task>/<split>/<language>.jsonl"
-            )
 
     def path(self, task: str, split: str, language: str) -> Path:
         """Return the path of a dataset's split. Translation's is `en2{language}.jsonl`."""
