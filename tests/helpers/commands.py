@@ -92,6 +92,9 @@ def start_two(folder, script, *arguments, moments=((), ())):
 
 
 def _work(folder, script, arguments, before):
+    # Where the code under test started the server of forks, `start` could not keep the variable from it.
+    if os.environ.pop("HYDRA_FULL_ERROR", None) and (cli := sys.modules.get("flix_lightning.common.cli")):
+        cli.TRACEBACK = False
     os.chdir(folder)
     # As in a terminal, also where pytest is a shell's background job, which ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
