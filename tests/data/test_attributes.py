@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from babel.core import get_global
+from omegaconf import OmegaConf
 from tiny_runs import config
 
 from flix_lightning.common.errors import UserError
@@ -105,9 +106,10 @@ def _entries(part):
 
 
 def test_every_language_of_every_mixture_has_every_fact(facts):
-    assert set(facts) == {"family", "branch", "script"}
+    assert set(facts) == {"family", "branch", "script", "nearest"}
     for kind, names in facts.items():
-        assert {*languages()} - names.keys() == set(), kind
+        if kind != "nearest":  # which is of one mixture
+            assert {*languages()} - names.keys() == set(), kind
         assert all(isinstance(text, str) for item in names.items() for text in item), kind
 
 
@@ -117,6 +119,16 @@ def test_scripts_are_those_of_cldr(facts):
     for code, script in facts["script"].items():
         code = own.get(code, code)
         assert likely[code if code in likely else aliases[code]].split("_")[1] == script, code
+
+
+def test_the_nearest_of_a_language_is_trained(facts):
+    joint = OmegaConf.load(CONF / "mixture/joint.yaml")
+    trained, evaluated = (
+        {code for entry in entries for code in entry.languages} for entries in (joint.train, joint.evaluate)
+    )
+    assert facts["nearest"].keys() == trained | evaluated
+    assert {code for code, nearest in facts["nearest"].items() if code == nearest} == trained
+    assert set(facts["nearest"].values()) == trained
 
 
 def test_a_branch_is_of_one_family(facts):

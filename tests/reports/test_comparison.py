@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pytest
 from examples import run
+from omegaconf import OmegaConf
 from rich.console import Console
 from tiny_runs import do, rows
 
@@ -235,3 +236,12 @@ def test_a_sweep_without_a_finished_run_says_what_trains_them(tiny, tmp_path):
     assert ran.err.startswith("error: no run is finished of flix-tiny-seed0-")
     assert "`python train.py -m` trains them" in ran.err
     commands.run(tmp_path, "report.py", "--if-finished", *tiny, "seed=0,1", code=3)
+
+
+def test_ranks_are_one_text_and_those_of_the_mixture_count_too():
+    runs = [made(flix={"ranks": {"task": 4}}, value=value) for value in (50.0, 60.0)]
+    for one, more in zip(runs, ({"language": 2}, {"language": 0, "family": 2}), strict=True):
+        OmegaConf.update(one.cfg, "mixture.ranks", {"task": 1, **more}, force_add=True)
+    report = Comparison.of(runs).report("Mine")
+    assert report.tables[0].columns[0].head == "ranks"
+    assert [*lines(report)["Methods"]] == ["task 4 + language 2", "task 4 + family 2"]

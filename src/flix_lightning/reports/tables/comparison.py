@@ -20,10 +20,16 @@ from flix_lightning.runs.settings import SETTINGS
 
 OURS = "FLix"
 
-_METHOD, _MIXTURE = "flix.name", "mixture.name"
+_METHOD, _MIXTURE, _RANKS = "flix.name", "mixture.name", "flix.ranks"
 _HEADS = {_METHOD: "Method", _MIXTURE: "Trained on"}
 #: Settings that only set another one, and the seed, over which a line is averaged.
-_NOT_SHOWN = ("seed.", "flix.learning_rate.", "data.learning_rates.", "data.feature_dropout.")
+_NOT_SHOWN = (
+    "seed.",
+    "flix.learning_rate.",
+    "data.learning_rates.",
+    "data.feature_dropout.",
+    "mixture.ranks.",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     pairs = [(run.method, str(run.cfg.mixture.name)) for run in runs]
     names = dict(zip((_METHOD, _MIXTURE), map(list, zip(*pairs, strict=True)), strict=False))
     found = {key: values for key, values in names.items() if len(set(values)) > 1}
-    flat = [_flatten(plain(run.cfg)) for run in runs]
+    flat = [_settings(run) for run in runs]
     for key in dict.fromkeys(key for settings in flat for key in settings):
         if not decides(key, SETTINGS) or f"{key}.".startswith(_NOT_SHOWN):
             continue
@@ -107,6 +113,14 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[str]]:
         if key not in names and len({*zip(owners, values, strict=True)}) > len({*owners}):
             found[key] = values
     return found or {_METHOD: names.get(_METHOD, [])}
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Return a run's settings as `_flatten` does, with the ranks of all kinds as one text."""
+    cfg = plain(run.cfg)
+    ranks = {**cfg["mixture"].get("ranks", {}), **cfg["flix"].pop("ranks", {})}
+    listed = (f"{kind} {json.dumps(rank, ensure_ascii=False)}" for kind, rank in ranks.items() if rank)
+    return {**_flatten(cfg), _RANKS: " + ".join(listed)}
 
 
 def _flatten(value: Any, key: str = "") -> dict[str, str]:
