@@ -83,6 +83,7 @@ def tiny(base, data, tmp_path_factory):
         "optimizer.learning_rate=2e-2",
         "flix.dropout=0.3",
         "evaluation.every=2",
+        "evaluation.selection=task",  # a checkpoint for each task
     ]
 
 

@@ -72,7 +72,7 @@ def test_training_ends_with_every_metric_of_the_task(home):
             assert row["value"] == score_texts(row["metric"], *texts)
     for words in ("headlines: rougeL, chrf, char error rate", "average"):
         assert words in home[1].out
-    assert (run_of(home) / "checkpoints/best-headlines.ckpt").exists()
+    assert (run_of(home) / "checkpoints/best-average.ckpt").exists()
 
 
 def test_the_run_keeps_what_its_task_is(home):
@@ -97,7 +97,7 @@ def test_predict_prompts_as_in_training(home, tmp_path):
         "headline in zz9: as it is",
         "headline in Swahili: T - b",
     ]
-    assert {one["checkpoint"] for one in found} == {"best-headlines"}
+    assert {one["checkpoint"] for one in found} == {"best-average"}
     assert [one["features"] for one in found] == [
         ["task:headlines", "language:own1"],
         ["task:headlines"],

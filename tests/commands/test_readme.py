@@ -60,7 +60,7 @@ SCRIPTS = [page for page in WITH_COMMANDS if any(map(script_of, not_on_earlier_p
 #: Of `make` in other tests: test_download.py, test_trials.py and test_benchmarks.py.
 MADE_ELSEWHERE = {
     "make test", "make xtreme-up", "make dashboard", "make chaos", "make soak MINUTES=60", "make bench",
-    "make bench-quick",
+    "make bench-quick", "make search",
 }  # fmt: skip
 
 #: Commands that need a network, or another machine: only their syntax is checked.

@@ -26,6 +26,9 @@ def installed(tmp_path_factory):
 def call(installed, folder, name, *arguments, code=0):
     """Run a command of the wheel in a folder, and return what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(installed)}
+    environment.pop(
+        "HYDRA_FULL_ERROR", None
+    )  # flix_lightning.common.cli sets it, where another test imports it
     folder.mkdir(exist_ok=True)
     command = [sys.executable, installed / "bin" / name, *arguments]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)

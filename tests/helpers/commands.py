@@ -92,9 +92,12 @@ def start_two(folder, script, *arguments, moments=((), ())):
 
 
 def _work(folder, script, arguments, before):
-    # Where the code under test started the server of forks, `start` could not keep the variable from it.
-    if os.environ.pop("HYDRA_FULL_ERROR", None) and (cli := sys.modules.get("flix_lightning.common.cli")):
+    # Where the code under test started the server of forks, `start` could not keep the variable from it. Once
+    # cli is imported, Hydra needs the variable.
+    if cli := sys.modules.get("flix_lightning.common.cli"):
         cli.TRACEBACK = False
+    else:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
     os.chdir(folder)
     # As in a terminal, also where pytest is a shell's background job, which ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
