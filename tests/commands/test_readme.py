@@ -57,7 +57,7 @@ OF_MAKE = {command for page in WITH_COMMANDS for command in listed(page) if comm
 MODULES = sorted({one for page in WITH_COMMANDS for one in listed(page) if "python -m" in one})
 SCRIPTS = [page for page in WITH_COMMANDS if any(map(script_of, not_on_earlier_pages(page)))]
 
-#: Of `make` in other tests: test_download.py, test_trials.py and test_benchmarks.py.
+#: Of `make` in other tests: test_download.py, test_trials.py, test_search.py and test_benchmarks.py.
 MADE_ELSEWHERE = {
     "make test", "make xtreme-up", "make dashboard", "make chaos", "make soak MINUTES=60", "make bench",
     "make bench-quick", "make search",
