@@ -41,24 +41,29 @@ class Next:
 
 
 def table(runs: Sequence[Run]) -> Report:
+    """The trials of a search by the rule of the built-in benchmark, and what follows for each method."""
+    methods = dict.fromkeys(run.method for run in runs)
+    by_method = {method: [run for run in runs if run.method == method] for method in methods}
+    return trials(runs, [f"{method}: {next_trial(found)}" for method, found in by_method.items()])
+
+
+def trials(runs: Sequence[Run], notes: Sequence[str] = ()) -> Report:
     """The settings of each trial and the validation scores of its selected checkpoints, best first."""
-    trials, tasks = defaultdict(list), []
+    by_method, tasks = defaultdict(list), []
     for run in runs:
         scores = run.validation_scores()
         tasks, average = list(scores), fmean(scores.values())
         rate, dropout = _setting(run)
         settings = (f"{rate:g}", f"{dropout:g}", f"{run.cfg.seed}")
         line = (*settings, *(f"{score:.1f}" for score in scores.values()), f"{average:.2f}")
-        trials[run.method].append((average, line))
+        by_method[run.method].append((average, line))
     sections = [
         Section(method, tuple(line for _, line in sorted(found, reverse=True)))
-        for method, found in trials.items()
+        for method, found in by_method.items()
     ]
     heads = ("Learning rate", "Dropout", "Seed", *tasks, "Average")
     note = "Validation scores of seen datasets on 0-100, macro averages over languages; best trial first."
-    by_method = {method: [run for run in runs if run.method == method] for method in trials}
-    following = (f"{method}: {next_trial(found)}" for method, found in by_method.items())
-    return Report((Table("Search", tuple(map(Column, heads)), tuple(sections), (note, *following)),))
+    return Report((Table("Search", tuple(map(Column, heads)), tuple(sections), (note, *notes)),))
 
 
 def next_trial(runs: Sequence[Run]) -> Next:
