@@ -136,15 +136,20 @@ def _names(rng: random.Random, kinds: dict[str, float] = KINDS) -> Pair:
     if not names:
         return _names(rng, kinds)
     lists = [(first, [one for one, _ in names]), (second, [one for _, one in rng.sample(names, len(names))])]
-    hidden = rng.randrange(len(names))
+    return _side_by_side(lists, rng.randrange(len(names)), rng, "names")
+
+
+def _side_by_side(lists: list[tuple[str, list[str]]], hidden: int, rng: random.Random, stream: str) -> Pair:
+    """Write the lists of two languages in random order, and hide one item of the second list."""
     text, places = "", ()
+    second, _ = lists[1]
     for language, items in rng.sample(lists, 2):
         text += f"{'; ' * bool(text)}{CODE if language == CODE else find_name(language)}: "
         if language == second:
             start = len(text + "; ".join([*items[:hidden], ""]))
             places = ((start, start + len(items[hidden])),)
         text += "; ".join(items)
-    return Pair(text, None, "names", places)
+    return Pair(text, None, stream, places)
 
 
 def _values(rng: random.Random) -> Pair:
@@ -158,14 +163,23 @@ def _values(rng: random.Random) -> Pair:
     value = random_value(local, rng, PART, other)
     if isinstance(value, Money) and value.currency not in other.currencies:
         return _values(rng)
-    written = {where.language: where.write(value, rng.choice(DATE_FORMATS)) for where in (local, other)}
-    text, places = "", ()
-    for language in rng.sample([first, second], 2):
-        text += f"{'; ' * bool(text)}{find_name(language)}: "
-        if language == second:
-            places = ((len(text), len(text) + len(written[language])),)
-        text += written[language]
-    return Pair(text, None, "values", places)
+    written = [(one.language, [one.write(value, rng.choice(DATE_FORMATS))]) for one in (local, other)]
+    return _side_by_side(written, 0, rng, "values")
+
+
+def _two_languages(rng: random.Random) -> tuple[str, str]:
+    """Draw two languages, of which the second is often the first or English."""
+    first = rng.choice(LANGUAGES)
+    (second,) = rng.choices((first, "en", rng.choice(LANGUAGES)), (SAME, ENGLISH, 1 - SAME - ENGLISH))
+    return first, second
+
+
+def _facts(one: Locality, other: Locality, rng: random.Random) -> tuple[tuple[str, date], ...]:
+    """Draw two territories or more that both languages name, each with a month."""
+    codes = rng.sample(sorted(set(one.territories) & set(other.territories)), rng.randint(2, CANDIDATES))
+    return draw(
+        lambda r: tuple((code, date(r.randint(1900, 2049), r.randint(1, 12), 1)) for code in codes), rng, PART
+    )
 
 
 def _records(rng: random.Random) -> Pair:
@@ -174,13 +188,8 @@ def _records(rng: random.Random) -> Pair:
     What is hidden (a name, a month, a year, or both) stands in the first text, beside what is not. So the
     base reads what it is told in all languages, as it does in English. No question is asked.
     """
-    first = rng.choice(LANGUAGES)
-    (second,) = rng.choices((first, "en", rng.choice(LANGUAGES)), (SAME, ENGLISH, 1 - SAME - ENGLISH))
-    told, again = map(locality, rng.sample([first, second], 2))
-    codes = rng.sample(sorted(set(told.territories) & set(again.territories)), rng.randint(2, CANDIDATES))
-    dates = draw(
-        lambda r: tuple((code, date(r.randint(1900, 2049), r.randint(1, 12), 1)) for code in codes), rng, PART
-    )
+    told, again = map(locality, rng.sample(_two_languages(rng), 2))
+    dates = _facts(told, again, rng)
     records = [f"{told.territories[code]}: {told.date(day, 'month')}" for code, day in dates]
     text = f"{find_name(told.language)}: {'; '.join(records)}; {find_name(again.language)}: "
     repeated = rng.sample(dates, rng.randint(1, 2))
@@ -221,13 +230,9 @@ def _look_up(rng: random.Random) -> Pair:
     So the base reads across languages, but under no prompt and no question of a task: an adapter has to learn
     that these ask for it.
     """
-    first = rng.choice(LANGUAGES)
-    (second,) = rng.choices((first, "en", rng.choice(LANGUAGES)), (SAME, ENGLISH, 1 - SAME - ENGLISH))
+    first, second = _two_languages(rng)
     asked, told = map(locality, rng.choice([(first, second), (second, first)]))
-    codes = rng.sample(sorted(set(asked.territories) & set(told.territories)), rng.randint(2, CANDIDATES))
-    facts = draw(
-        lambda r: tuple((code, date(r.randint(1900, 2049), r.randint(1, 12), 1)) for code in codes), rng, PART
-    )
+    facts = _facts(asked, told, rng)
     code, day = rng.choice(facts)
     name = asked.territories[code]
     query, target = rng.choice(
