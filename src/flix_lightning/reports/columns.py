@@ -32,6 +32,11 @@ class ScoreColumn:
     single: int | None = None
     languages: frozenset[str] | None = None
 
+    @property
+    def name(self) -> str:
+        """The heading and the head, as one text."""
+        return f"{self.group}: {self.head}".removeprefix(": ")
+
     def dataset(self, row: Any) -> str | None:
         """Name under which a result row counts in this column: its language, or its task; or None."""
         name = row.language if self.task else row.task

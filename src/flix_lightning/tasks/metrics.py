@@ -61,12 +61,15 @@ def score_texts(metric: str, predictions: Sequence[str], targets: Sequence[str])
 
 
 def _span_counts(prediction: str, target: str) -> Sequence[float]:
-    predicted, wanted = _entities(prediction), _entities(target)
+    predicted, wanted = entities(prediction), entities(target)
     return (predicted & wanted).total(), predicted.total(), wanted.total()
 
 
-def _entities(text: str) -> Counter[tuple[str, ...]]:
-    # As in XTREME-UP, a piece with a second colon is not an entity, in targets as in predictions.
+def entities(text: str) -> Counter[tuple[str, ...]]:
+    """Count the entities of a text by (label, words): its `LABEL: words` pieces joined by ` $$ `.
+
+    As in XTREME-UP, a piece with a second colon is not an entity, in targets as in predictions.
+    """
     pieces = (tuple(part.strip() for part in piece.split(":")) for piece in text.split(" $$ "))
     return Counter(piece for piece in pieces if len(piece) == 2)
 

@@ -32,7 +32,6 @@ _ONE_FILE = {
     "table4": table4.table,
     "table5": table5.table,
     "figure2": figure2.figure,
-    **{sweep: partial(lite.table, sweep) for sweep in lite.COLUMNS},
     "languages": growth.table,
     "search_flix": search.table,
     "search_lora": search.table,
@@ -41,7 +40,19 @@ _ONE_FILE = {
 }
 
 TABLES: dict[str, dict[str, Callable[[Sequence[Run]], Report]]] = {
-    "table1": {"table1": table1.table, "table1-languages": appendix.table1_languages},
+    "table1": {
+        "table1": table1.table,
+        "table1-languages": appendix.table1_languages,
+        "table1-mistakes": table1.mistakes_report,
+    },
+    **{
+        sweep: {
+            sweep: partial(lite.table, sweep),
+            f"{sweep}-languages": partial(lite.languages, sweep),
+            f"{sweep}-mistakes": partial(lite.mistakes_report, sweep),
+        }
+        for sweep in lite.COLUMNS
+    },
     **{name: {name: table} for name, table in _ONE_FILE.items()},
 }
 """Name of a sweep -> the files of its table, each with the function that makes it of finished runs.

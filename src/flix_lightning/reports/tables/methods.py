@@ -16,6 +16,8 @@ INTERVALS = (
     "95 % intervals: Student's t over seeds (two or more), and a paired bootstrap over languages and their "
     "examples."
 )
+CONTROLS = {"none": "Frozen base", "task": "Task rows only", "language": "Language rows only"}
+"""What else FLix is tested with, as in result rows -> its name in tables."""
 _SELECTION = {
     "task": "each task is tested with the checkpoint of its best validation",
     "average": "all tasks are tested with the checkpoint of the best average of their validations",
@@ -95,6 +97,12 @@ def report(
 def means(line: str, scores: Scores, active: str = "all", name: str = "") -> tuple[str, ...]:
     """Texts of a line's means over seeds, with their average, under its own or another name."""
     return (name or line, *(mean(by_seed.values()) for by_seed in scores.line(line, active)))
+
+
+def controls(scores: Scores) -> tuple[list[tuple[str, ...]], str]:
+    """The lines of FLix's controls, and the note that says what they are."""
+    lines = [means("FLix", scores, active, name) for active, name in CONTROLS.items()]
+    return lines, f"{', '.join(CONTROLS.values())}: evaluations of the FLix runs with nothing else on."
 
 
 def mark_best(cells: Sequence[str]) -> list[str]:

@@ -7,11 +7,11 @@ from statistics import fmean
 from flix_lightning.reports.columns import HOLDOUT, JOINT, METHODS, TABLE1
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables.methods import by_method, means, paper_lines, report
+from flix_lightning.reports.tables import mistakes
+from flix_lightning.reports.tables.methods import by_method, controls, paper_lines, report
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
-_CONTROLS = {"none": "Frozen base", "task": "Task rows only", "language": "Language rows only"}
 _FACTS = {
     "rank": "Rank",
     "active_parameters": "Active parameters",
@@ -26,12 +26,11 @@ def table(runs: Sequence[Run]) -> Report:
     lines = by_method(runs, METHODS, (JOINT, HOLDOUT))
     scores = Scores(TABLE1, lines)
     own, footnotes = paper_lines(1, TABLE1)
-    note = f"{', '.join(_CONTROLS.values())}: evaluations of the FLix runs with nothing else on."
-    controls = [means("FLix", scores, active, name) for active, name in _CONTROLS.items()]
+    control_lines, note = controls(scores)
     results = report(
         "Table 1: multilingual multitask learning with FLix",
         scores,
-        more={"Controls": controls, "The paper's own": own},
+        more={"Controls": control_lines, "The paper's own": own},
         notes=[note, *footnotes],
     )
     facts = [
@@ -43,6 +42,11 @@ def table(runs: Sequence[Run]) -> Report:
     return replace(
         results, tables=(*results.tables, Table("Size and training", heads, (Section("", tuple(facts)),)))
     )
+
+
+def mistakes_report(runs: Sequence[Run]) -> Report:
+    """The kinds of mistakes behind the table."""
+    return mistakes.table(Scores(TABLE1, by_method(runs, METHODS, (JOINT, HOLDOUT))))
 
 
 def _facts(runs: Sequence[Run]) -> list[str]:
