@@ -47,10 +47,13 @@ def reports():
 
 
 def test_methods_stand_by_task(reports):
-    (table,) = reports["lite_cpu"].tables
+    table, sizes = reports["lite_cpu"].tables
     found = sections(table)
     assert found["Methods"]["FLix"] == ["21.0", "22.0", "23.0", "22.0"]
     assert found["FLix minus"]["Param-matched"] == ["+10.0"] * 4
+    assert [line[:2] for section in sizes.sections for line in section.lines] == [
+        (one, "lite_short") for one in METHODS
+    ]
     assert list(found["Controls"]) == ["Frozen base", "Task rows only", "Language rows only"]
 
 

@@ -4,16 +4,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flix_lightning.reports.columns import METHODS, TABLE1, TABLE2, ScoreColumn
+from flix_lightning.reports.columns import METHODS, TABLE2, ScoreColumn
 from flix_lightning.reports.dashboard.available import Available
-from flix_lightning.reports.tables import comparison, lite
+from flix_lightning.reports.tables import comparison, table1
 from flix_lightning.reports.tables.differences import Difference, by_language, differences
 from flix_lightning.reports.tables.methods import by_method
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
 #: The tables that compare methods, with their columns. The page's answer is the first that is available.
-_COLUMNS = {"table1": TABLE1, **lite.COLUMNS, "table2": TABLE2}
+_COLUMNS = {**table1.COLUMNS, "table2": TABLE2}
 
 
 @dataclass(frozen=True)

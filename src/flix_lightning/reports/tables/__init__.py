@@ -14,7 +14,6 @@ from flix_lightning.reports.tables import (
     figure2,
     gates,
     growth,
-    lite,
     search,
     table1,
     table2,
@@ -40,18 +39,13 @@ _ONE_FILE = {
 }
 
 TABLES: dict[str, dict[str, Callable[[Sequence[Run]], Report]]] = {
-    "table1": {
-        "table1": table1.table,
-        "table1-languages": appendix.table1_languages,
-        "table1-mistakes": table1.mistakes_report,
-    },
     **{
         sweep: {
-            sweep: partial(lite.table, sweep),
-            f"{sweep}-languages": partial(lite.languages, sweep),
-            f"{sweep}-mistakes": partial(lite.mistakes_report, sweep),
+            sweep: partial(table1.table, sweep),
+            f"{sweep}-languages": partial(table1.languages, sweep),
+            f"{sweep}-mistakes": partial(table1.mistakes_report, sweep),
         }
-        for sweep in lite.COLUMNS
+        for sweep in table1.COLUMNS
     },
     **{name: {name: table} for name, table in _ONE_FILE.items()},
 }

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain
 
 from flix_lightning.reports import paper
-from flix_lightning.reports.columns import APPENDIX, METHODS, TABLE1, ScoreColumn
+from flix_lightning.reports.columns import APPENDIX, ScoreColumn
 from flix_lightning.reports.paper import Footnotes
 from flix_lightning.reports.render import Column, Report, Section, Table
 from flix_lightning.reports.tables.methods import by_method, explain, mark_best
@@ -36,17 +36,6 @@ def table(number: int, runs: Sequence[Run]) -> Report:
     # On any mixture, so that runs on single datasets count.
     shown = datasets(title, replace(column, mixture=None), lines, {method: number}, SPLITS)
     return datasets_report([shown], lines)
-
-
-def table1_languages(runs: Sequence[Run]) -> Report:
-    """The languages behind each column of Table 1 (the paper's Tables 30-50), one table a column."""
-    lines = by_method(runs, METHODS, [column.mixture for column in TABLE1])
-    tables = []
-    for column in TABLE1:
-        title = f"{column.head} (the paper's Tables {min(column.appendix)}-{max(column.appendix)})"
-        numbers = dict(zip(METHODS, column.appendix, strict=True))
-        tables.append(datasets(title, column, lines, numbers, ["test"]))
-    return datasets_report(tables, lines, Scores(TABLE1, lines).gaps())
 
 
 def datasets_report(

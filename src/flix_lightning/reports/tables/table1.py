@@ -1,17 +1,36 @@
-"""Table 1: multilingual multitask learning with FLix."""
+"""Table 1: multilingual multitask learning with FLix; and the same columns on the mixtures of real data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from flix_lightning.reports.columns import HOLDOUT, JOINT, METHODS, TABLE1
+from flix_lightning.reports.columns import METHODS, TABLE1, ScoreColumn
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables import mistakes
+from flix_lightning.reports.tables import appendix, mistakes
 from flix_lightning.reports.tables.methods import by_method, controls, paper_lines, report
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
+COLUMNS = {
+    "table1": TABLE1,
+    "lite": (
+        *(replace(column, mixture="lite", appendix=()) for column in TABLE1),
+        ScoreColumn("Unseen Lang: QA InLang", "qa_in_lang", "unseen_language", "lite", "Zero-shot"),
+    ),
+    "lite_cpu": tuple(
+        replace(column, mixture="lite_short", appendix=())
+        for column in TABLE1
+        if column.task in ("ner", "semantic_parsing")
+    ),
+}
+"""Sweep -> the columns of its table."""
+_LITE = "NER is XTREME-UP's own; the other tasks come from other sources, in its layout."
+_HEADINGS = {
+    "table1": ("Table 1: multilingual multitask learning with FLix", ()),
+    "lite": ("The mixture lite: methods on real data", (_LITE,)),
+    "lite_cpu": ("The mixture lite_short: methods on real data", (_LITE,)),
+}
 _FACTS = {
     "rank": "Rank",
     "active_parameters": "Active parameters",
@@ -21,22 +40,19 @@ _FACTS = {
 }
 
 
-def table(runs: Sequence[Run]) -> Report:
-    """The paper's Table 1 from our runs, with its controls, and the size of each method below."""
-    lines = by_method(runs, METHODS, (JOINT, HOLDOUT))
-    scores = Scores(TABLE1, lines)
-    own, footnotes = paper_lines(1, TABLE1)
-    control_lines, note = controls(scores)
-    results = report(
-        "Table 1: multilingual multitask learning with FLix",
-        scores,
-        more={"Controls": control_lines, "The paper's own": own},
-        notes=[note, *footnotes],
-    )
+def table(sweep: str, runs: Sequence[Run]) -> Report:
+    """The methods and FLix's controls above the paper's Table 1, and the size of each method below."""
+    columns, (title, notes) = COLUMNS[sweep], _HEADINGS[sweep]
+    lines = _lines(sweep, runs)
+    scores = Scores(columns, lines)
+    own, footnotes = paper_lines(1, columns)
+    control_lines, controls_note = controls(scores)
+    more = {"Controls": control_lines, "The paper's own": own}
+    results = report(title, scores, more=more, notes=[controls_note, *notes, *footnotes])
     facts = [
         (method, mixture, *_facts([run for run in alike if run.cfg.mixture.name == mixture]))
         for method, alike in lines.items()
-        for mixture in (JOINT, HOLDOUT)
+        for mixture in dict.fromkeys(column.mixture for column in columns)
     ]
     heads = tuple(map(Column, ("", "Trained on", *_FACTS.values())))
     return replace(
@@ -44,9 +60,26 @@ def table(runs: Sequence[Run]) -> Report:
     )
 
 
-def mistakes_report(runs: Sequence[Run]) -> Report:
-    """The kinds of mistakes behind the table."""
-    return mistakes.table(Scores(TABLE1, by_method(runs, METHODS, (JOINT, HOLDOUT))))
+def languages(sweep: str, runs: Sequence[Run]) -> Report:
+    """The languages behind each column of a sweep's table, one table a column."""
+    lines, tables = _lines(sweep, runs), []
+    for column in COLUMNS[sweep]:
+        title, paper = column.name, {}
+        if column.appendix:
+            title = f"{column.head} (the paper's Tables {min(column.appendix)}-{max(column.appendix)})"
+            numbers = dict(zip(METHODS, column.appendix, strict=True))
+            paper = {"numbers": numbers, "paper_splits": ["test"]}
+        tables.append(appendix.datasets(title, column, lines, **paper))
+    return appendix.datasets_report(tables, lines, Scores(COLUMNS[sweep], lines).gaps())
+
+
+def mistakes_report(sweep: str, runs: Sequence[Run]) -> Report:
+    """The kinds of mistakes behind a sweep's table."""
+    return mistakes.table(Scores(COLUMNS[sweep], _lines(sweep, runs)))
+
+
+def _lines(sweep: str, runs: Sequence[Run]) -> dict[str, list[Run]]:
+    return by_method(runs, METHODS, [column.mixture for column in COLUMNS[sweep]])
 
 
 def _facts(runs: Sequence[Run]) -> list[str]:
