@@ -140,6 +140,13 @@ def trials(scores):
         yield run(settings, {("validation", "ner", "sw", 100): score})
 
 
+def test_trials_say_how_features_were_dropped():
+    by_kind, rescaled = trials({(1e-3, 0.3, 0): 20.0, (1e-3, 0.5, 0): 10.0})
+    rescaled.cfg.flix.update(dropout=0.5, rescale=True)
+    (section,) = search.trials([by_kind, rescaled]).tables[0].sections
+    assert [row[1] for row in section.lines] == ["task 0.3, language 0.3, shared 0", "0.5, rescaled"]
+
+
 def following(scores):
     return str(search.next_trial(list(trials(scores))))
 

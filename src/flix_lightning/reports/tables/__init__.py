@@ -34,7 +34,7 @@ _ONE_FILE = {
     "languages": growth.table,
     "search_flix": search.table,
     "search_lora": search.table,
-    "search_lite": search.trials,
+    **dict.fromkeys(("search_lite", "dropout", "dropout_kinds"), search.trials),
     **{f"table{number}": partial(appendix.table, number) for number in sorted(APPENDIX)},
 }
 

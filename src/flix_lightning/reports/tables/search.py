@@ -53,8 +53,7 @@ def trials(runs: Sequence[Run], notes: Sequence[str] = ()) -> Report:
     for run in runs:
         scores = run.validation_scores()
         tasks, average = list(scores), fmean(scores.values())
-        rate, dropout = _setting(run)
-        settings = (f"{rate:g}", f"{dropout:g}", f"{run.cfg.seed}")
+        settings = (f"{run.cfg.optimizer.learning_rate:g}", _dropout_text(run), f"{run.cfg.seed}")
         line = (*settings, *(f"{score:.1f}" for score in scores.values()), f"{average:.2f}")
         by_method[run.method].append((average, line))
     sections = [
@@ -96,3 +95,10 @@ def _setting(run: Run) -> Setting:
     # FLix-shared drops the features of all kinds alike, but for the shared one.
     dropped = max(dropout.values()) if isinstance(dropout, Mapping) else dropout
     return run.cfg.optimizer.learning_rate, dropped
+
+
+def _dropout_text(run: Run) -> str:
+    dropout = run.cfg.flix.dropout
+    kinds = dropout.items() if isinstance(dropout, Mapping) else [("", dropout)]
+    text = ", ".join(f"{kind} {rate:g}".strip() for kind, rate in kinds)
+    return f"{text}, rescaled" if run.cfg.flix.get("rescale") else text
