@@ -68,7 +68,9 @@ def test_on_its_own_data_a_run_scores_what_it_tested(done, data, tmp_path):
 @pytest.fixture
 def other(done, tmp_path):
     """Data of another task, of another language, and of a trained dataset with a right answer and a wrong."""
-    (answer,) = predict.load(done).predict([{"task": "semantic_parsing", "language": "sw", "text": "right"}])
+    (answer,) = predict.Predictor(done).predict(
+        [{"task": "semantic_parsing", "language": "sw", "text": "right"}]
+    )
     lines = {
         ("translation", "sw"): [("a", "b"), ("", "")],
         ("ner", "am"): [("xxx\u2028", "PER: a"), ("x", ""), ("xx", "PER: b")],

@@ -43,7 +43,7 @@ def run(done, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return predict.load(run)
+    return predict.Predictor(run)
 
 
 def alone(run, base, name, text, features):
@@ -59,7 +59,7 @@ def alone(run, base, name, text, features):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
 def test_a_true_precision_is_the_type_of_the_base(run, precision):
-    model = predict.load(run, accelerator="cpu", precision=precision)
+    model = predict.Predictor(run, accelerator="cpu", precision=precision)
     assert (model._generate.base.model.dtype == torch.bfloat16) is (precision == "bf16-true")
     assert len(model.predict([{"task": "ner", "language": "sw", "text": "x"}])) == 1
 
@@ -116,20 +116,20 @@ def test_a_checkpoint_by_name_answers_all(run, base):
         alone(run, base, "last", PROMPTS[task].format("Swahili", "a"), [f"task:{task}", "language:sw"])
         for task in ("ner", PARSING)
     ]
-    assert predict.load(run, "last").predict(lines) == expected
+    assert predict.Predictor(run, "last").predict(lines) == expected
 
 
 def test_what_all_texts_share_needs_no_name(tiny, base, tmp_path):
     run = do([*tiny, "flix=compute_matched", "trainer.max_steps=2"], tmp_path)
     line = {"task": "ner", "language": "sw", "text": "a", "shared": "mine"}
     prompted = PROMPTS["ner"].format("Swahili", "a")
-    assert predict.load(run).predict([line]) == [alone(run, base, "best-ner", prompted, ["shared:all"])]
+    assert predict.Predictor(run).predict([line]) == [alone(run, base, "best-ner", prompted, ["shared:all"])]
 
 
 def test_a_kind_that_follows_from_the_language_needs_no_key(tiny, tmp_path):
     """An unseen language has the rows of its family."""
     family = ["+attributes=family", "+mixture.ranks.family=2", "flix.controls=[]", "trainer.max_steps=1"]
-    model = predict.load(do([*tiny, *family], tmp_path), accelerator="cpu")
+    model = predict.Predictor(do([*tiny, *family], tmp_path), accelerator="cpu")
     line = {"task": "ner", "language": "zu", "text": "a"}
     request = model.requests.from_line(line, "line 1")
     assert request.features == ("task:ner", "family:Atlantic-Congo")
@@ -144,7 +144,7 @@ def test_a_decoder_only_model_answers_as_in_its_run(tiny, data, decoder_base, tm
     run = do([*tiny, f"model.pretrained={decoder_base}", "trainer.max_steps=2"], tmp_path)
     lines = [{**line, "task": "ner", "language": "yo"} for line in json_lines(data / "ner/test/yo.jsonl")]
     found = [line["prediction"] for line in json_lines(run / "predictions/test-all/ner/yo.jsonl")]
-    assert predict.load(run, batch_size=3).predict(lines) == found
+    assert predict.Predictor(run, batch_size=3).predict(lines) == found
 
 
 def test_weights_of_a_precision_are_those_of_training(tiny, base, data, tmp_path):
@@ -160,10 +160,10 @@ def test_weights_of_a_precision_are_those_of_training(tiny, base, data, tmp_path
     run = do([*tiny, *own], tmp_path)
     lines = [{**line, "task": "ner", "language": "sw"} for line in json_lines(data / "ner/test/sw.jsonl")]
     found = [line["prediction"] for line in json_lines(run / "predictions/test-all/ner/sw.jsonl")]
-    assert predict.load(run).predict(lines) == found
-    assert predict.load(run, precision="32-true").predict(lines) != found
+    assert predict.Predictor(run).predict(lines) == found
+    assert predict.Predictor(run, precision="32-true").predict(lines) != found
     with pytest.raises(UserError, match="not finite"):
-        predict.load(run, precision="16-true")
+        predict.Predictor(run, precision="16-true")
 
 
 @pytest.mark.parametrize(

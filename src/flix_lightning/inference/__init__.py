@@ -1,5 +1,5 @@
 """What a finished run is asked: predictions, evaluations, exports."""
 
-from flix_lightning.inference.predictor import Predictor, load
+from flix_lightning.inference.predictor import Predictor
 
-__all__ = ["Predictor", "load"]
+__all__ = ["Predictor"]

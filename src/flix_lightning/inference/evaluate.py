@@ -15,9 +15,9 @@ from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Dataset, Mixture
-from flix_lightning.inference.predictor import Predictor, lead_processes, load, windows
+from flix_lightning.inference.predictor import Predictor, lead_processes, windows
 from flix_lightning.inference.processes import Processes
-from flix_lightning.inference.requests import Request, Tally
+from flix_lightning.inference.requests import Request, log_unused
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs import rows as results
 from flix_lightning.runs.identity import hash_settings
@@ -80,7 +80,7 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
     if not (folder / "results.jsonl").exists():
         with lock_folder(folder):
             options = {key: cfg[key] for key in ("batch_size", "accelerator", "precision")}
-            model = load(run, cfg.checkpoint, **options, processes=processes)
+            model = Predictor(run, cfg.checkpoint, **options, processes=processes)
             rows = _Evaluation(run, layout, mixture, model, folder).rows()
             write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
             results.write(folder / "results.jsonl", rows)
@@ -123,12 +123,11 @@ class _Evaluation:
         """Score every dataset that is left, and return the rows of all."""
         left = [one for one in self.mixture.evaluate if not self._row_file(one).exists()]
         # All files are read before the first dataset is scored: a bad line must not cost the others.
-        tally = Tally(request for dataset in left for request in self._requests(dataset))
-        tally.log()
-        with tqdm(total=tally.texts, unit="example", dynamic_ncols=True) as bar:
+        texts = log_unused(request for dataset in left for request in self._requests(dataset))
+        with tqdm(total=texts, unit="example", dynamic_ncols=True) as bar:
             for dataset in left:
                 self._score(dataset, bar)
-        self.model.log_cut(tally.texts)
+        self.model.log_cut(texts)
         return [row for one in self.mixture.evaluate for row in results.read(self._row_file(one))]
 
     def _requests(self, dataset: Dataset) -> Iterator[Request]:

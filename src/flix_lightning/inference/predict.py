@@ -18,9 +18,9 @@ from flix_lightning.common.append_file import AppendFile, open_append_file
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.files import sha256
 from flix_lightning.data.jsonl import read_objects
-from flix_lightning.inference.predictor import Predictor, lead_processes, load, windows
+from flix_lightning.inference.predictor import Predictor, lead_processes, windows
 from flix_lightning.inference.processes import Processes
-from flix_lightning.inference.requests import Request, Tally
+from flix_lightning.inference.requests import Request, log_unused
 from flix_lightning.inference.settings import GENERATION, RUN
 from flix_lightning.runs.run import Run
 
@@ -46,8 +46,8 @@ def predict(cfg: DictConfig) -> Path:
         The file of predictions.
 
     Raises:
-        UserError: a value is out of its choices; or as `read_objects`, `RequestReader.from_line`, `load` and
-            `open_append_file`.
+        UserError: a value is out of its choices; or as `read_objects`, `RequestReader.from_line`,
+            `Predictor` and `open_append_file`.
         OSError: the predictions cannot be written. Those that are written stay, and another call goes on.
         SystemExit: on Ctrl-C, with a line that says so.
     """
@@ -76,7 +76,7 @@ def _predict(cfg: DictConfig, processes: Processes) -> Path:
         }
         with open_append_file(out, decided_by) as lines:
             options = {key: cfg[key] for key in ("batch_size", "accelerator", "precision")}
-            model = load(run, cfg.checkpoint, **options, processes=processes)
+            model = Predictor(run, cfg.checkpoint, **options, processes=processes)
             try:
                 _answer(source, cfg.input, model, lines, cfg.explain)
             except KeyboardInterrupt as stop:
@@ -107,10 +107,9 @@ def _readable_twice(cfg: DictConfig) -> Iterator[Path]:
 
 def _answer(source: Path, name: str, model: Predictor, lines: AppendFile, explain: bool) -> None:
     # All lines are read before the first is answered: a bad line must not cost the others.
-    tally = Tally(_requests(source, name, model))
-    tally.log()
+    texts = log_unused(_requests(source, name, model))
     done = 0
-    with tqdm(total=tally.texts, unit="line", dynamic_ncols=True) as bar:
+    with tqdm(total=texts, unit="line", dynamic_ncols=True) as bar:
         for window in windows(_requests(source, name, model), model.batch_size):
             done += len(window)
             # The windows are those of an unbroken call, so that each batch is the same.
@@ -118,7 +117,7 @@ def _answer(source: Path, name: str, model: Predictor, lines: AppendFile, explai
                 answered = zip(model.answer(window), window, strict=True)
                 lines.add([_line(*one, explain) for one in answered][-left:])
             bar.update(len(window))
-    model.log_cut(tally.texts)
+    model.log_cut(texts)
 
 
 def _line(answer: str, request: Request, explain: bool) -> str:

@@ -24,10 +24,9 @@ from flix_lightning.common.cli import REPORTED_ERRORS
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.batches import Collator, EvaluationPlan
 from flix_lightning.inference.processes import Processes
-from flix_lightning.inference.requests import Request, RequestReader, Tally
+from flix_lightning.inference.requests import Request, RequestReader, log_unused
 from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
-from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.run import Run
 from flix_lightning.training.processes import run_environment
 
@@ -41,32 +40,79 @@ WINDOW_CHARACTERS = 2**22
 
 
 class Predictor:
-    """A finished run that answers texts; `load` makes it.
+    """A finished run that answers texts, with its base model and its adapters without their optimizer.
+
+    Args:
+        run: its folder.
+        checkpoint: name of the checkpoint that answers; None is, for each task, the one that tested it.
+        batch_size: texts generated for at once; None is as in the run's evaluation.
+        accelerator: as Lightning names it.
+        precision: as Lightning names it; None is the run's.
+        processes: those that answer together; None is this one alone.
 
     Attributes:
         requests: makes requests of lines and examples.
         checkpoints: name -> checkpoint of all that may answer.
         batch_size: texts that are generated for at once.
         cut: how many texts were cut so far, as they were longer than the run's inputs.
+
+    Raises:
+        UserError: there is no finished run or no such checkpoint; the base or a checkpoint cannot be read; or
+            Lightning refuses the accelerator or the precision.
     """
 
     def __init__(
         self,
-        run: Run,
-        requests: RequestReader,
-        checkpoints: Mapping[str, Checkpoint],
-        base: Base,
-        adapter: Adapter,
-        fabric: Fabric,
-        batch_size: int,
-        processes: Processes,
+        run: str | Path | Run,
+        checkpoint: str | None = None,
+        *,
+        batch_size: int | None = None,
+        accelerator: str = "auto",
+        precision: str | None = None,
+        processes: Processes | None = None,
     ):
-        self.requests, self.checkpoints, self.batch_size = requests, checkpoints, batch_size
+        run = run if isinstance(run, Run) else Run.open(run)
+        self.checkpoints = {name: run.checkpoint(name) for name in run.selectable_checkpoints(checkpoint)}
+        self._processes = processes or Processes()
+        precision = precision or run.cfg.trainer.precision
+        environment = self._processes.environment
+        try:
+            self._fabric = Fabric(
+                accelerator=accelerator,
+                devices=environment.world_size(),
+                precision=precision,
+                plugins=[environment],
+            )
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"Lightning refuses the accelerator or precision: {error}") from error
+        base = run.load_base(whole_vocabulary=True)
+        adapter = self._inject(base, run.cfg.model.targets)
+        ranks = {feature: rank for one in self.checkpoints.values() for feature, rank in one.ranks.items()}
+        self.requests = RequestReader(run, ranks, checkpoint)
+        self.batch_size = batch_size or run.cfg.evaluation.batch_size
         self._tokenization = run.tokenization(base)
         self._collator = Collator.of(base.tokenizer, base.is_encoder_decoder)
         self._generate = Generator(base, adapter, run.cfg.data.max_target_length)
-        self._fabric, self._processes = fabric, processes
         self.cut = 0
+        options = {"batch_size": self.batch_size, "accelerator": accelerator, "precision": precision}
+        self._processes.send({"run": run.path, "checkpoint": checkpoint, **options})
+
+    def _inject(self, base: Base, targets: str) -> Adapter:
+        """Give the base the features of all checkpoints, each named after its checkpoint too."""
+        ranks = {
+            _prefixed(name, feature): rank
+            for name, one in self.checkpoints.items()
+            for feature, rank in one.ranks.items()
+        }
+        pools = [one.pools for one in self.checkpoints.values()]
+        convert = self._fabric.strategy.precision.convert_module
+        # First the base: `inject` refuses one that overflows in this type, and makes pools at least as wide.
+        convert(base.model)
+        adapter = inject(base.model, FeatureSpace(ranks), targets)
+        adapter.load_state_dict({key: torch.cat([one[key] for one in pools]) for key in pools[0]}, ranks)
+        convert(base.model)  # the pools too, as Lightning's trainer does
+        base.model.to(self._fabric.device)
+        return adapter
 
     def predict(self, lines: Sequence[Mapping[str, Any]]) -> list[str]:
         """Answer lines in their order, as `RequestReader.from_line` reads them; log what cannot be used.
@@ -75,7 +121,7 @@ class Predictor:
             UserError: as `RequestReader.from_line`, naming the line by its number, from 1.
         """
         read = [self.requests.from_line(line, f"line {n}") for n, line in enumerate(lines, start=1)]
-        Tally(read).log()
+        log_unused(read)
         return self.answer(read)
 
     def generate(self, texts: Sequence[str], features: Sequence[Collection[str]]) -> list[str]:
@@ -93,7 +139,7 @@ class Predictor:
                 f"features={features}: for each of the {len(texts)} texts, a list of kind:name is needed"
             )
         read = [self.requests.from_text(*one) for one in zip(texts, features, strict=True)]
-        Tally(read).log()
+        log_unused(read)
         return self.answer(read)
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
@@ -125,64 +171,6 @@ class Predictor:
             log.warning("of %d texts, longer than the run's inputs, so cut: %d", texts, self.cut)
 
 
-def load(
-    run: str | Path | Run,
-    checkpoint: str | None = None,
-    *,
-    batch_size: int | None = None,
-    accelerator: str = "auto",
-    precision: str | None = None,
-    processes: Processes | None = None,
-) -> Predictor:
-    """Load what a finished run needs to answer: its base model, and its adapters without their optimizer.
-
-    Args:
-        run: its folder.
-        checkpoint: name of the checkpoint that answers; None is, for each task, the one that tested it.
-        batch_size: texts generated for at once; None is as in the run's evaluation.
-        accelerator: as Lightning names it.
-        precision: as Lightning names it; None is the run's.
-        processes: those that answer together; None is this one alone.
-
-    Raises:
-        UserError: there is no finished run or no such checkpoint; the base or a checkpoint cannot be read; or
-            Lightning refuses the accelerator or the precision.
-    """
-    run = run if isinstance(run, Run) else Run.open(run)
-    checkpoints = {name: run.checkpoint(name) for name in run.selectable_checkpoints(checkpoint)}
-    ranks = {
-        _prefixed(name, feature): rank
-        for name, one in checkpoints.items()
-        for feature, rank in one.ranks.items()
-    }
-    pools = [one.pools for one in checkpoints.values()]
-    processes = processes or Processes()
-    precision = precision or run.cfg.trainer.precision
-    environment = processes.environment
-    try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=environment.world_size(),
-            precision=precision,
-            plugins=[environment],
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"Lightning refuses the accelerator or precision: {error}") from error
-    base = run.load_base(whole_vocabulary=True)
-    # First the base: `inject` refuses one that overflows in this type, and makes pools of at least this type.
-    fabric.strategy.precision.convert_module(base.model)
-    adapter = inject(base.model, FeatureSpace(ranks), run.cfg.model.targets)
-    adapter.load_state_dict({key: torch.cat([one[key] for one in pools]) for key in pools[0]}, ranks)
-    fabric.strategy.precision.convert_module(base.model)  # the pools too, as Lightning's trainer does
-    base.model.to(fabric.device)
-    features = {feature: rank for one in checkpoints.values() for feature, rank in one.ranks.items()}
-    reader = RequestReader(run, features, checkpoint)
-    batch_size = batch_size or run.cfg.evaluation.batch_size
-    options = {"batch_size": batch_size, "accelerator": accelerator, "precision": precision}
-    processes.send({"run": run.path, "checkpoint": checkpoint, **options})
-    return Predictor(run, reader, checkpoints, base, adapter, fabric, batch_size, processes)
-
-
 @contextmanager
 def lead_processes(cfg: DictConfig, script: str) -> Iterator[Processes]:
     """Do the block in the leading process. The others help it to answer until the block ends, and exit.
@@ -212,7 +200,7 @@ def _follow(processes: Processes) -> None:
     disable_progress_bar()
     try:
         if options := processes.receive():
-            model = load(**options, processes=processes)
+            model = Predictor(**options, processes=processes)
             while requests := processes.receive():
                 with suppress(UserError):  # the leading process raises it too
                     model.answer(requests)

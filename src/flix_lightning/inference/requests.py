@@ -122,27 +122,21 @@ class RequestReader:
         )
 
 
-class Tally:
-    """Counts the texts, and what of them could not be used."""
-
-    def __init__(self, requests: Iterable[Request]):
-        self.texts = self._unprompted = 0
-        self._found: dict[str, Counter[str]] = defaultdict(Counter)
-        for request in requests:
-            self.texts += 1
-            self._unprompted += not request.prompted
-            for key in _NOT_USED:
-                self._found[key].update(getattr(request, key))
-
-    def log(self) -> None:
-        """Log each feature, kind and key once."""
-        for key, what in _NOT_USED.items():
-            if names := [f"{name} ({count})" for name, count in self._found[key].most_common()]:
-                log.warning("of %d texts, %s: %s", self.texts, what, list_names(names, _SHOWN))
-        if self._unprompted:
-            log.warning(
-                "of %d texts, without a task and language to prompt by: %d", self.texts, self._unprompted
-            )
+def log_unused(requests: Iterable[Request]) -> int:
+    """Log once each feature, kind and key that cannot be used; return how many texts there are."""
+    texts = unprompted = 0
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for request in requests:
+        texts += 1
+        unprompted += not request.prompted
+        for key in _NOT_USED:
+            found[key].update(getattr(request, key))
+    for key, what in _NOT_USED.items():
+        if names := [f"{name} ({count})" for name, count in found[key].most_common()]:
+            log.warning("of %d texts, %s: %s", texts, what, list_names(names, _SHOWN))
+    if unprompted:
+        log.warning("of %d texts, without a task and language to prompt by: %d", texts, unprompted)
+    return texts
 
 
 def _name(line: Mapping[str, Any], kind: str, where: str) -> str:

@@ -123,28 +123,14 @@ class Task:
 
         It is as it was when tasks had one metric, so that the hashes of that time stay.
         """
+        keys = ("name", "keys", "input", "target", "prompt", "metric", "file", "tabs_to_spaces")
         others = {"metrics": list(self.metrics[1:])} if len(self.metrics) > 1 else {}
-        return {
-            "name": self.name,
-            "keys": self.keys,
-            "input": self.input,
-            "target": self.target,
-            "prompt": self.prompt,
-            "metric": self.metric,
-            "file": self.file,
-            "tabs_to_spaces": self.tabs_to_spaces,
-        } | others
+        return {key: getattr(self, key) for key in keys} | others
 
     def definition(self) -> dict[str, Any]:
         """Return what `parse` reads, as plain data."""
-        return {
-            "input": self.input,
-            "target": self.target,
-            "prompt": self.prompt,
-            "metrics": list(self.metrics),
-            "file": self.file,
-            "tabs_to_spaces": self.tabs_to_spaces,
-        }
+        keys = ("input", "target", "prompt", "metrics", "file", "tabs_to_spaces")
+        return {key: getattr(self, key) for key in keys} | {"metrics": list(self.metrics)}
 
 
 @dataclass(frozen=True)
