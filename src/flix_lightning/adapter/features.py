@@ -68,11 +68,7 @@ class FeatureSpace:
         """Return the rows of each example's features: the indicators of eq. 2.
 
         A feature that is named twice counts once. An unknown feature contributes nothing (the paper's
-        zero-shot rule); it is logged the first time.
-
-        Args:
-            features: of each example.
-            factor: feature -> what its update is multiplied by, the same in all examples.
+        zero-shot rule); it is logged the first time. `factor` gives what a feature's update is multiplied by.
         """
         self._log_unknown({name for names in features for name in names})
         active = [self._active(names) for names in features]
@@ -152,14 +148,11 @@ class FeatureDropout:
 def resolve_ranks(
     ranks: Mapping[str, int | Mapping[str, int]], trained: Sequence[Mapping[str, str]]
 ) -> dict[str, int]:
-    """Turn a table of ranks into one rank for each trained feature.
+    """Return "kind:name" -> rank of each trained feature: kinds ordered as in `ranks`, names as in `trained`.
 
     Args:
         ranks: kind -> a rank for all its features; or name -> rank, with `default` for the other names.
         trained: the attributes of each trained dataset, kind -> name.
-
-    Returns:
-        "kind:name" -> rank, kinds in the order of `ranks`, names in the order of `trained`.
 
     Raises:
         UserError: nothing is trained; no trained dataset has a kind or name; a name has no rank; a rank is
@@ -197,11 +190,10 @@ def resolve_lora_rank(rank: int | str, ranks: Mapping[str, int], trained: Sequen
         rank: a whole number; or `max_active`, the largest sum of ranks that FLix has active on one trained
             dataset (the paper's compute-matched LoRA); or `total`, the sum of the ranks of all features that
             FLix trains (its param-matched LoRA).
-        ranks: FLix's, as `resolve_ranks` returns them.
-        trained: as `resolve_ranks` takes them.
+        ranks, trained: FLix's, as `resolve_ranks` returns and takes them.
 
     Raises:
-        UserError: the rank is neither of these.
+        UserError: the rank is none of these.
     """
     match rank:
         case "total":

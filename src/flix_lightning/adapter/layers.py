@@ -29,10 +29,8 @@ def compile_layers(model: PreTrainedModel) -> None:
     """Let torch compile the layers of `model` for training, at the first batches.
 
     Layers of one kind share their graphs, so a deep model compiles as fast as a shallow one. Generation is
-    not compiled: its cache grows with each token, and each size would be compiled again.
-
-    Raises:
-        UserError: see `find_layers`; torch cannot compile on this machine (at the first batch).
+    not compiled: its cache grows with each token, and each size would be compiled again. Raises UserError as
+    `find_layers`; or, at the first batch, if torch cannot compile on this machine.
     """
     torch._dynamo.config.recompile_limit = MAX_GRAPHS
     for layer in find_layers(model, "trainer.compile=true"):

@@ -29,9 +29,7 @@ def find_unfit(model: PreTrainedModel, projections: Mapping[str, nn.Module]) -> 
 
     The base runs twice, with other tokens in the first example: only that example's inputs may change.
     Of experts, which get loose tokens, one may get all tokens by chance, so they are judged together.
-
-    Raises:
-        UserError: see `text_logits`.
+    Raises UserError as `text_logits`.
     """
     (first, trained), (second, _) = (_run(model, projections, shift) for shift in (0, 1))
     fit = {name: name in trained and _keep_apart(first[name], second[name]) for name in projections}

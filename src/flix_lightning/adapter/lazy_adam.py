@@ -17,9 +17,7 @@ class LazyAdam(torch.optim.Optimizer):
 
     Args:
         params: pools [R + 1, d], or groups of them.
-        lr: learning rate.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment.
+        lr, betas, eps: as in `torch.optim.Adam`.
     """
 
     def __init__(
@@ -56,11 +54,7 @@ class LazyAdam(torch.optim.Optimizer):
 
 
 def clip_sparse_grad_norm_(pools: Sequence[nn.Parameter], max_norm: float) -> Tensor:
-    """Clip as `torch.nn.utils.clip_grad_norm_` does, for sparse gradients [R + 1, d]; coalesce them.
-
-    Returns:
-        The norm before clipping.
-    """
+    """Coalesce and clip sparse gradients [R + 1, d] as torch's `clip_grad_norm_`; return the norm before."""
     trained = [pool for pool in pools if pool.grad is not None]
     for pool in trained:
         pool.grad = pool.grad.coalesce()

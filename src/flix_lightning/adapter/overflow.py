@@ -14,10 +14,9 @@ _SHARE = 0.98
 
 @contextmanager
 def watch_overflow(model: nn.Module) -> Iterator[Callable[[], bool]]:
-    """Watch the float16 outputs of the model's layers within the block.
+    """Watch the float16 outputs of the model's layers; yield a function that says whether any overflowed.
 
-    Yields:
-        A function that says whether any of them overflowed. Only its call waits for a GPU.
+    Only a call of that function waits for a GPU.
     """
     largest: list[torch.Tensor] = []
 

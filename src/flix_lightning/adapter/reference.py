@@ -43,13 +43,9 @@ def project(
 def merge(
     base: nn.Module, state: Mapping[str, Tensor], ranks: Mapping[str, int], features: Collection[str]
 ) -> nn.Module:
-    """Copy a base model with one example's update added to its weights.
+    """Copy a base model that is not adapted, with the update of one example's features added to its weights.
 
-    Args:
-        base: the model, not adapted.
-        state: an adapter's `state_dict`, whose `space.ranks` are `ranks`.
-        ranks: see `state`.
-        features: those of the example.
+    `state` is the `state_dict` of an adapter whose `space.ranks` are `ranks`.
     """
     model = copy.deepcopy(base)
     for name in {key.rpartition(".")[0] for key in state}:

@@ -56,11 +56,7 @@ class SavedAdapter(NamedTuple):
 
     @classmethod
     def read(cls, source: str | Path, revision: str | None = None) -> "SavedAdapter":
-        """Read a folder, or a repository of the hub, which is downloaded unless it is in the cache.
-
-        Args:
-            source: the folder, or `owner/name` on the hub.
-            revision: the hub's branch, tag or commit; None is its main branch.
+        """Read a folder, or a repository of the hub (as in `load_adapter`), downloaded unless it is cached.
 
         Raises:
             UserError: there is no such folder or repository, or it is not an adapter, naming the file.

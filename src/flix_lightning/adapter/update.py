@@ -39,10 +39,7 @@ def up(output: Tensor, product: Tensor, B: Tensor, index: Tensor, sparse: bool =
 
 
 def add_update(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """Add ``(x[i] A[i]ᵀ) B[i]`` of each example i to `output`, in place, for rows A and B from `gather`.
-
-    There is no backward.
-    """
+    """Add ``(x[i] A[i]ᵀ) B[i]`` of each example i to `output` in place, for A, B of `gather`; no backward."""
     return _add_product(output, _matmul(A, _by_example(x, A).mT), B)
 
 
