@@ -86,8 +86,8 @@ def load(pretrained: str, revision: str, dtype: str, chat_template: bool = False
         chat_template: end answers as the model's chat template does, and not with its eos token.
 
     Raises:
-        UserError: there is no such folder or model, it cannot be read, or it does not generate text; or as
-            `end_of_answer`.
+        UserError: torch has no such type; the model is not there, cannot be read or does not generate text;
+            or as `end_of_answer`.
     """
     torch_dtype = getattr(torch, dtype, None)
     if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:

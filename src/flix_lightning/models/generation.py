@@ -56,13 +56,8 @@ WAYS = (
 class Generator:
     """Generates texts for batches, in the fastest way in which the first tokens have the logits of training.
 
-    Args:
-        base: the base model, into which `adapter` is injected.
-        adapter: from `inject`.
-        max_new_tokens: tokens of the longest text.
-
-    Raises:
-        UserError: there is no such way.
+    Its arguments are a base, the adapter that is injected into it, and the tokens of the longest text. Raises
+    UserError if there is no such way.
     """
 
     def __init__(self, base: Base, adapter: Adapter, max_new_tokens: int):
@@ -80,7 +75,7 @@ class Generator:
             features: the active "kind:name" of each example; unknown ones contribute nothing.
 
         Raises:
-            UserError: numbers in the model are not finite, or it must be kept from several devices.
+            UserError: numbers in the model are not finite, or a sharded model can only take one text a batch.
         """
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(dim=1).tolist() if self.way.grouping != Grouping.ANY else [ids.shape[1]] * len(ids)
