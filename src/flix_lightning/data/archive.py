@@ -32,8 +32,7 @@ def open_layout(root: str | Path, unpack_to: Path, tasks: Tasks | None = None) -
 
     Args:
         root: The folder or archive. `~` is the home folder.
-        unpack_to: An archive is unpacked to `<its name>-<hash of its content>` in this folder, unless that is
-            there.
+        unpack_to: Where an archive is unpacked to `<its name>-<hash of its content>`, unless that is there.
         tasks: As for `Layout`.
 
     Raises:

@@ -25,10 +25,7 @@ from flix_lightning.models.loss import IGNORED
 def mixing_rates(sizes: Sequence[int], temperature: float, cap: int | None) -> np.ndarray:
     """Return each dataset's share of the draws, as in seqio's mixtures: first the cap, then rate^(1/T).
 
-    Args:
-        sizes: Number of examples of each dataset.
-        temperature: 1 is by size, inf is uniform.
-        cap: Largest size that counts. None is no cap.
+    T is `temperature`: 1 is by size, inf is uniform. `cap` is the largest size that counts; None is no cap.
     """
     rates = np.minimum(np.asarray(sizes, dtype=np.float64), math.inf if cap is None else cap)
     rates = (rates / rates.max()) ** (1 / temperature)  # at most 1, so that no power overflows
@@ -71,7 +68,7 @@ class MicroBatch:
 
 
 class BatchPlan(DistributedSampler):
-    """The micro-batches of one process, from optimizer step `start` to `max_steps`.
+    """The micro-batches of one process, from step `start` to `max_steps`; raises UserError as `accumulation`.
 
     Datasets are drawn by rate. Within a dataset, all examples are used once before any is used again, each
     time in another order. All processes get the same number of micro-batches.
@@ -83,9 +80,6 @@ class BatchPlan(DistributedSampler):
         lengths: For each row of the training table, what it is sorted by. Rows of a dataset stand together.
         target_lengths: For each row, its tokens with a loss.
         sizes, rates: For each dataset, its examples and its share of the draws.
-
-    Raises:
-        UserError: As `accumulation`.
     """
 
     def __init__(
@@ -148,14 +142,11 @@ class BatchPlan(DistributedSampler):
 
 
 class EvaluationPlan(DistributedSampler):
-    """The rows of one process in batches of similar length, longest first.
+    """The share of one process of `rows` of a table, in batches of similar length, longest first.
 
     All processes get the same number of batches, as each may hold a part of the model. For that, the shortest
-    row may be repeated: count each row once. For the type, see `BatchPlan`.
-
-    Args:
-        rows: Rows of the table to evaluate.
-        lengths: Tokens of all rows of the table.
+    row may be repeated: count each row once. `lengths` are the tokens of all rows of the table. For the type,
+    see `BatchPlan`.
     """
 
     def __init__(

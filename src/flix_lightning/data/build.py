@@ -32,16 +32,14 @@ Write = Callable[[Path, Any], None]
 def build_folder(folder: Path, parts: Sequence[Any], write: Write, title: str) -> None:
     """Make a folder with a file for each part (`00000.arrow`, …), unless it is there.
 
-    Other processes that want the same folder wait. Files that were finished before a kill are kept.
+    Other processes that want the same folder wait. Files that were finished before a kill are kept. Raises
+    UserError as `write`, or if a helper process was killed.
 
     Args:
         folder: Its name must depend on all that decides the content of its files.
         parts: What the files are made from, of about the same size.
         write: Writes the file of a part, complete or not at all. It and the parts can be pickled.
         title: What is done, for progress.
-
-    Raises:
-        UserError: As `write`; or a helper process was killed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False)

@@ -42,13 +42,10 @@ class DataModule(LightningDataModule):
         targets: For each example, its target text, not cut.
 
     Args:
-        layout, mixture: The data.
-        tokenization: How texts become token ids. What is cut is counted and logged.
-        kinds: Kinds of the features that examples get, in this order.
+        layout, mixture, tokenization, kinds, cache_dir: As for `tokenized`.
         batch_size: Examples of one optimizer step, over all processes.
         micro_batch_size, eval_batch_size: Examples of one forward pass, and of one generation.
         validation_cap, test_cap: Most examples of each evaluated dataset, chosen by a hash. None is all.
-        cache_dir: Where tokenized tables are kept.
     """
 
     def __init__(
@@ -93,11 +90,7 @@ class DataModule(LightningDataModule):
 
     @property
     def accumulation(self) -> int:
-        """The micro-batches of one optimizer step on each process.
-
-        Raises:
-            UserError: As `batches.accumulation`.
-        """
+        """The micro-batches of a step on each process; raises UserError as `batches.accumulation`."""
         return accumulation(self.batch_size, self.micro_batch_size, self._processes["world_size"])
 
     def train_dataloader(self) -> DataLoader:
@@ -133,13 +126,10 @@ class DataModule(LightningDataModule):
         return _TrainLoader(**_arguments(batch, plan))
 
     def eval_loader(self, split: str, indices: Collection[int] | None = None) -> DataLoader:
-        """Return the evaluation batches of a split. A batch may have examples of several datasets.
+        """Return the batches of the split `validation` or `test`, as `EvaluationPlan` makes them.
 
-        All processes get the same number of batches. For that, the shortest example may be repeated.
-
-        Args:
-            split: `validation` or `test`.
-            indices: Datasets, as indices in `mixture.evaluate`. None is all that the split has.
+        A batch may have examples of several datasets. `indices` chooses them by their index in
+        `mixture.evaluate`; None is all that the split has.
         """
         table = self.table(split)
         members = int_column(table, "dataset")

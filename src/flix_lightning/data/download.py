@@ -42,16 +42,12 @@ TIMEOUT = 60  # seconds that a server may stay silent
 
 
 def download(folder: Path, archive: str = ARCHIVE, ner: str = NER) -> Path:
-    """Download XTREME-UP with its NER, unless it is there.
+    """Download XTREME-UP with its NER, unless it is there; return the folder of the data.
 
     Args:
-        folder: The data goes to `xtreme_up` in this folder, complete or not at all. Downloaded files stay in
-            `downloads`.
+        folder: Gets the data as `xtreme_up`, complete or not at all, and downloaded files in `downloads`.
         archive: Address of XTREME-UP's archive.
         ner: Address below which NER's files are, as `<split>/<language>.jsonl`.
-
-    Returns:
-        The folder of the data.
 
     Raises:
         UserError: A file cannot be downloaded or is not what it should be. Such a file is deleted.

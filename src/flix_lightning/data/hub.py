@@ -47,11 +47,7 @@ def ensure(root: str, sources: Mapping[str, Any], tasks: Mapping[str, Any] | Non
     """Return the folder of the layout below `root`; write it first if it is not there.
 
     Its name depends on the sources and on the content of local files, so that a changed file is read again.
-
-    Args:
-        root: Folder of all such folders.
-        sources: Task -> its source: the keys of `_KEYS`.
-        tasks: Tasks of one's own, as `Tasks.of` takes them.
+    `sources` is task -> its source, by the keys of `_KEYS`; `tasks` are as `Tasks.of` takes them.
 
     Raises:
         UserError: A source is malformed or cannot be loaded; or it lacks a split or a column, naming what it
@@ -79,7 +75,6 @@ class _Source:
     """Where the data of a task comes from.
 
     Attributes:
-        task: The task.
         spec: Its keys and values, as the config has them.
         languages: Code -> what the source calls the language; empty where a column has all codes.
         splits: Split of the layout -> split of the source, as datasets writes it (`train[:90%]`).

@@ -20,10 +20,7 @@ _HALF_PAIR = "holds half a surrogate pair, which is no character"
 
 @dataclass(frozen=True)
 class Span:
-    """Whole lines of a file: bytes `start` to `stop`, the first of them line number `line`.
-
-    The last span of a file has no `stop`.
-    """
+    """Whole lines of a file from number `line` on: bytes `start` to `stop`; None is the end of the file."""
 
     start: int = 0
     stop: int | None = None
@@ -34,11 +31,7 @@ WHOLE_FILE = Span()
 
 
 def split_lines(path: Path, size: int) -> list[Span]:
-    """Cut a file into spans of about `size` bytes, between two lines that hold objects.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Cut a file into spans of about `size` bytes, between two lines that hold objects; may raise OSError."""
     starts, position, line = [(0, 1)], 0, 1
     with path.open("rb") as file:
         while chunk := file.read(size):
@@ -52,17 +45,10 @@ def split_lines(path: Path, size: int) -> list[Span]:
 
 
 def read_objects(path: Path, span: Span = WHOLE_FILE) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a file of one JSON object a line, one line at a time.
+    """Yield the place (`file:line number`, from 1) and the JSON object of each line in a span of a file.
 
     Lines may end as on Windows, the file may begin with UTF-8's byte order mark, and blank lines may stand at
     its end.
-
-    Args:
-        path: The file.
-        span: The lines to read.
-
-    Yields:
-        The line's place (`file:line number`, from 1) and its object.
 
     Raises:
         UserError: The file is missing or empty, or a line holds bytes that are not UTF-8, a NUL byte, half a
@@ -89,11 +75,7 @@ def read_objects(path: Path, span: Span = WHOLE_FILE) -> Iterator[tuple[str, dic
 
 
 def get_string(attributes: Mapping[str, Any], key: str, where: str) -> str:
-    """Return the value of a key of the line at `where`.
-
-    Raises:
-        UserError: The value is not a string of valid Unicode.
-    """
+    """Return the value of a key of the line at `where`; raises UserError unless it is valid Unicode text."""
     value = attributes[key]
     if not isinstance(value, str):
         raise UserError(f"{where}: the value of {key!r} is {json.dumps(value)[:40]}; a string is needed")

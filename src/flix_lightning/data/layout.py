@@ -34,9 +34,7 @@ class Example:
 class Layout:
     """A folder in XTREME-UP's layout. Hidden files in it are no data (macOS adds `._sw.jsonl`).
 
-    Args:
-        root: The folder.
-        tasks: The tasks that its folders may be of, and the names of languages. None is the shipped tasks.
+    `tasks` are those that its folders may be of, and the names of languages; None is the shipped tasks.
     """
 
     def __init__(self, root: str | Path, tasks: Tasks | None = None):
@@ -62,11 +60,7 @@ class Layout:
         return sorted(name for name in holders if name not in self.tasks.by_name and not is_hidden(name))
 
     def read(self, task: str, split: str, language: str, span: Span = WHOLE_FILE) -> Iterator[Example]:
-        """Read the examples of a dataset's split in the order of its lines.
-
-        Raises:
-            UserError: As `read_lines`.
-        """
+        """Yield the examples of a split in the order of their lines; raises UserError as `read_lines`."""
         definition = self.tasks.get(task)
         lines = read_lines(self.path(task, split, language), definition, span)
         for number, attributes in enumerate(lines, start=span.line):
@@ -102,13 +96,8 @@ def read_lines(path: Path, task: Task, span: Span = WHOLE_FILE) -> Iterator[dict
 def find_layout(folder: Path, tasks: Tasks, shown_as: Path | None = None) -> Path:
     """Return the folder that holds the tasks: `folder` itself, or the only one in it that does.
 
-    Args:
-        folder: Where to look. What an archive unpacks to holds one folder (`xtreme_up_v1.1/`).
-        tasks: The tasks that it may hold.
-        shown_as: What errors call `folder`.
-
-    Raises:
-        UserError: No folder, or more than one, holds the tasks.
+    What an archive unpacks to holds one folder (`xtreme_up_v1.1/`). Raises UserError if no folder, or more
+    than one, holds the tasks; the error names `shown_as` in place of `folder`.
     """
     if _holds_tasks(folder, tasks):
         return folder

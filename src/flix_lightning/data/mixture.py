@@ -101,10 +101,9 @@ class Mixture:
         allow_missing: bool = False,
         tasks: Tasks | None = None,
     ) -> "Mixture":
-        """Check a mixture's config, and look up its datasets in the data.
+        """Check a mixture's config (see `parse_mixture`), and look up its datasets in the data.
 
         Args:
-            cfg: See `parse_mixture`.
             layout: The data. None: every dataset counts as present (for a run whose data is gone).
             allow_missing: Whether a dataset that lacks files is left out, with one warning for all.
             tasks: The known tasks. None is those of the layout, or the shipped ones.
@@ -206,10 +205,7 @@ class Mixture:
         """Return the attributes, kind -> name, of each combination that is trained on.
 
         A kind that the mixture does not say is read from the lines of the training files. Then one dataset
-        may have several combinations.
-
-        Raises:
-            UserError: As `Dataset.describe`.
+        may have several combinations. Raises UserError as `Dataset.describe`.
         """
         found: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
         for dataset in self.train:
@@ -227,16 +223,10 @@ class Mixture:
 
 
 def list_all(cfg: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
-    """Return the lists that a mixture's `all` stands for, and log what they leave out of the data.
+    """Return key -> list for each key that says `all` in a mixture's config; log what the lists leave out.
 
-    Args:
-        cfg: A mixture's config. In the place of `train`, `evaluate` or `report`, it may say `all`.
-        layout: The data.
-
-    Returns:
-        The key of each `all` -> its list. `train` has each dataset with training data. `evaluate` has each
-        with test data, and with validation data if it is trained on. `report` has the tasks of the datasets
-        that are trained on and validated.
+    `train` gets each dataset with training data. `evaluate` gets each with test data, and with validation
+    data if it is trained on. `report` gets the tasks of the datasets that are trained on and validated.
     """
     wanted = [key for key in ("train", "evaluate", "report") if cfg.get(key) == ALL]
     if not wanted:

@@ -74,11 +74,7 @@ def check_code(place: str, code: Any) -> None:
 
 
 def parse_entries(place: str, entries: Any, tasks: Tasks) -> list[dict[str, str]]:
-    """Return the attributes, kind -> name, of each dataset of a mixture's list.
-
-    Raises:
-        UserError: As `parse_mixture`.
-    """
+    """Return attributes, kind -> name, of each dataset of entries; raises UserError as `parse_mixture`."""
     _ENTRIES.require(place, entries)
     found = [
         one for n, entry in enumerate(entries) for one in _entry_attributes(f"{place}[{n}]", entry, tasks)

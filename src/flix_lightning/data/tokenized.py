@@ -69,8 +69,6 @@ def tokenized(
     tokenizer changes in targets, and lines that repeat an id are counted in one warning each.
 
     Args:
-        layout, mixture, split: What to read.
-        tokenization: How texts become token ids.
         kinds: Kinds of the features that examples get, in this order.
         cap: Most examples of each dataset, those whose ids have the lowest hashes. None is all.
         cache_dir: Where tables are kept, each in a folder named by a hash of all that it depends on.
