@@ -16,11 +16,7 @@ _CHUNK = 2**20  # bytes
 
 
 class AppendFile:
-    """An open append-only file of lines; `open_append_file` makes it.
-
-    Attributes:
-        count: number of lines.
-    """
+    """An open append-only file of `count` lines; `open_append_file` makes it."""
 
     def __init__(self, file: FileIO):
         self._file = file
@@ -28,11 +24,7 @@ class AppendFile:
         self._truncate()  # a killed process may leave an incomplete last line
 
     def add(self, lines: Iterable[str]) -> None:
-        """Append lines without their line ends, all of them or none.
-
-        Raises:
-            OSError: they cannot be written (full disk).
-        """
+        """Append lines without their line ends, all or none; raises OSError if they cannot be written."""
         encoded = [f"{line}\n".encode() for line in lines]
         rest = memoryview(b"".join(encoded))
         try:
@@ -54,11 +46,8 @@ class AppendFile:
 def open_append_file(path: Path, inputs: Mapping[str, str | bool]) -> Iterator[AppendFile]:
     """Begin a file of lines, or resume it if it was begun with the same inputs.
 
-    Nothing is left if the block ends or raises before the first line.
-
-    Args:
-        path: the file.
-        inputs: all that decides its lines; kept beside it in `<name>.inputs.json`.
+    `inputs` are all that decides its lines; they are kept beside it in `<name>.inputs.json`. Nothing is left
+    if the block ends or raises before the first line.
 
     Raises:
         UserError: the file was begun with other inputs, is something else, or cannot be written; or another

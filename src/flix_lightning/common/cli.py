@@ -109,9 +109,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
 def plain_main(main: Callable[[list[str]], int | None], text: str) -> None:
     """Run a command that takes the arguments of `python train.py -m` and trains nothing.
 
-    Args:
-        main: is called with the arguments, and returns the exit code.
-        text: what `--help` prints.
+    `main` is called with the arguments, and returns the exit code. `--help` prints `text`.
     """
     quiet_libraries()
     logging.disable(logging.WARNING)  # each run says by itself what its data lacks
@@ -151,11 +149,8 @@ def quiet_libraries() -> None:
 def parse_options(arguments: Sequence[str]) -> Namespace:
     """Read Hydra's options, which may stand before, between and after the overrides.
 
-    Returns:
-        Hydra's options, `overrides`, and `ordered`: the arguments as Hydra takes them, options first.
-
-    Raises:
-        UserError: an option that does not exist, or that lacks its value.
+    Beside the options, the result has `overrides` and `ordered`, the arguments as Hydra takes them: options
+    first. Raises UserError for an option that does not exist, or that lacks its value.
     """
     parser = get_args_parser()
 

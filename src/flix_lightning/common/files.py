@@ -25,10 +25,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends.
 
-    An earlier file at `path` stays untouched until all of the new content is on the disk.
-
-    Raises:
-        UserError: the file cannot be written (full disk, no permission).
+    An earlier file at `path` stays untouched until all of the new content is on the disk. Raises UserError if
+    the file cannot be written (full disk, no permission).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -72,11 +70,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Compute the SHA-256 (hex) of a file's content. A process reads an unchanged file only once.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Return a file's SHA-256 (hex), reading it once until it changes; raises UserError if that fails."""
     try:
         stat = path.stat()
         # Two changes within one clock tick have the same times, so a file that just changed is read again.

@@ -24,12 +24,8 @@ class Entry(NamedTuple):
 def help_table(folders: Sequence[Path], config: str) -> Table:
     """Lay out a config's title, and its keys with their values and comments.
 
-    Args:
-        folders: where configs are looked for, in this order.
-        config: "train", or a choice of a group as "trainer/gpu".
-
-    Raises:
-        UserError: there is no such config.
+    `config` is "train", or a choice of a group as "trainer/gpu"; it is looked for in `folders`, in order.
+    Raises UserError if there is none.
     """
     text = _read(folders, config)
     prefix = "" if "# @package _global_" in text else config.rpartition("/")[0]

@@ -13,15 +13,7 @@ _QUOTED = {
 
 
 def check_name(place: str, name: Any) -> str:
-    """Return a name of a config.
-
-    Args:
-        place: Where the name stands, for errors.
-        name: What YAML or Hydra read there.
-
-    Raises:
-        UserError: The name is not a string of valid Unicode, or is empty.
-    """
+    """Return a name at `place`; raises UserError unless it is a non-empty string of valid Unicode."""
     if isinstance(name, bool) or name is None:
         raise UserError(f"{place}: {_QUOTED[name]}")
     if not isinstance(name, str):

@@ -13,11 +13,7 @@ CONF = HOME / "conf"
 
 
 def name_commands(text: str) -> str:
-    """Name commands as they are started here: `flix-train` where it is installed, or else `python train.py`.
-
-    Args:
-        text: names them as in the repository.
-    """
+    """Replace `python train.py` in a text by `flix-train`, and so on, where the package is installed."""
     if HOME.parent != _PACKAGE and not Path(sys.argv[0]).name.startswith("flix-"):
         return text
     text = re.sub(r"(torchrun [^`]*?)(\w+)\.py\b", r"\1--no-python flix-\2", text)

@@ -147,16 +147,10 @@ Table = Mapping[str, Kind | Setting | PassedOn]
 def check_keys(
     place: str, values: Mapping[str, Any], kinds: Mapping[str, Kind], also: Collection[str] = ()
 ) -> None:
-    """Check a mapping of a config; a key that it lacks counts as null.
+    """Check the mapping at `place` in a config; a key that it lacks counts as null.
 
-    Args:
-        place: where the mapping stands, for errors.
-        values: the mapping.
-        kinds: key -> what its value may be.
-        also: keys that may have any value.
-
-    Raises:
-        UserError: a key that is in neither, or a value that is not of its kind.
+    Raises UserError for a key that is neither in `kinds` nor in `also`, or a value that is not of its kind. A
+    key in `also` may have any value.
     """
     if unknown := [key for key in values if key not in kinds and key not in also]:
         hint = did_you_mean(unknown[0], kinds)
@@ -199,8 +193,7 @@ def decides(key: str, table: Table) -> bool:
 def deciding(cfg: DictConfig, table: Table) -> dict[str, Any]:
     """Collect the settings that decide the result and that nothing else of the hash covers.
 
-    Returns:
-        section -> key -> value as plain data; a key that is in no section stands at the top.
+    They are section -> key -> value as plain data; a key that is in no section stands at the top.
     """
     result: dict[str, Any] = {}
     for key in [*table, *_undeclared(cfg, table)]:
