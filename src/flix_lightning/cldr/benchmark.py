@@ -130,21 +130,18 @@ def write(folder: Path, version: str, sizes: dict[str, int], seed: int) -> None:
 
 
 def ensure(root: str, train: int, validation: int, test: int, seed: int, version: str = "v1") -> Path:
-    """Return the benchmark's folder below `root`; write it first if it is not there.
+    """Return the benchmark's folder below `root`, which holds every version and size; write it if it is new.
 
     Two processes may ask at once, and a killed one leaves nothing that looks like the benchmark.
 
     Args:
-        root: folder of all versions and sizes of the benchmark.
-        train: examples of each dataset's training split.
-        validation: examples of each dataset's validation split.
-        test: examples of each dataset's test split.
+        train, validation, test: examples of that split of each dataset.
         seed: what the examples follow from.
         version: a key of VERSIONS. The configs of the first version's runs name none.
 
     Raises:
-        UserError: there is no such version, a size is not a whole number from 1, or the content is not what
-            was frozen.
+        UserError: as `examples`; or there is no such version, a size is not a whole number from 1, or the
+            content is not what was frozen.
     """
     if version not in VERSIONS:
         raise UserError(f"data.root.version={version}: one of {', '.join(VERSIONS)} is needed")

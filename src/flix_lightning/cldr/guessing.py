@@ -20,11 +20,7 @@ _YEAR = re.compile(r"\d{4}")
 
 
 def guess(task: str, language: str, examples: Sequence[Example]) -> float:
-    """Return the expected score of a guess on a dataset of the benchmark, 0 to 100.
-
-    Raises:
-        KeyError: the task is none of `GUESSES`.
-    """
+    """Return the expected score, 0 to 100, of a guess on a dataset; raises KeyError if no guess is known."""
     return GUESSES[task](language, examples)
 
 

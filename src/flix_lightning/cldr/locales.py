@@ -135,11 +135,7 @@ def _names(entries: dict) -> dict[str, str]:
 
 @cache
 def locality(language: str) -> Locality:
-    """Return the `Locality` of a code in LANGUAGES.
-
-    Raises:
-        ValueError: another code; the message says why it cannot be served.
-    """
+    """Return the `Locality` of a code in LANGUAGES; for another code, raises ValueError that says why."""
     if (reason := reason_missing(language)) is not None:
         raise ValueError(f"{language}: {reason}")
     own = _own_entries(language)

@@ -50,10 +50,7 @@ def _token_span(offsets: list[tuple[int, int]], part: tuple[int, int]) -> range:
 
 
 class Batches(IterableDataset):
-    """Batches from step `start` to before `steps`.
-
-    A batch follows from seed and step alone, so that resuming needs no state.
-    """
+    """Batches from step `start` to before `steps`, each from seed and step alone: resuming needs no state."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, start: int, steps: int):
         self.tokenizer, self.seed, self.start, self.steps = tokenizer, seed, start, steps

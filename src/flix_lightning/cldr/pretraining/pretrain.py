@@ -103,12 +103,8 @@ def _optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
 def _loss(model: T5ForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the mean over examples of each one's mean over tokens, so that long lists weigh no more.
 
-    The vocabulary's logits, half of a step's work, are computed for the target's tokens only.
-
-    Args:
-        model: the base model.
-        batch: `input_ids` and `attention_mask` `[batch, length]`; `labels` `[batch, length]`, -100 after
-            the target's end.
+    The vocabulary's logits, half of a step's work, are computed for the target's tokens only. Inputs, mask
+    and `labels` are [batch, length]; `labels` has -100 after the target's end.
     """
     labels, mask = batch["labels"], batch["attention_mask"]
     encoded = model.encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
