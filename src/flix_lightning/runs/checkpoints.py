@@ -21,7 +21,6 @@ class Checkpoint:
     """The adapter in a checkpoint file. Its tensors stay in the file until they are used.
 
     Attributes:
-        path: the file.
         ranks: "kind:name" -> rank of every feature.
         pools: "<projection>.A" [R, d_in] and "<projection>.B" [R, d_out].
         step: optimizer step.
@@ -34,11 +33,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path, *, to_resume: bool = False) -> "Checkpoint":
-        """Read a checkpoint.
-
-        Args:
-            path: the file.
-            to_resume: whether training resumes from it, which needs more than the adapter.
+        """Read a checkpoint; for training to resume from it (`to_resume`), it needs more than the adapter.
 
         Raises:
             UserError: the file is missing, broken, or something else.

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 def run_id(run: "Run") -> str:
     """Hash the settings that decide a run's result, and the content of its data, base and earlier run.
 
-    A file is known by its content, so that the id does not change where files are moved.
-
-    Raises:
-        UserError: data, a base or an earlier run is missing.
+    A file is known by its content, so that the id does not change where files are moved. Raises UserError if
+    data, a base or an earlier run is missing.
     """
     cfg, mixture = run.cfg, run.mixture
     datasets = [*mixture.train, *mixture.evaluate]
@@ -51,14 +49,9 @@ def run_id(run: "Run") -> str:
 
 
 def hash_settings(deciding: Mapping[str, Any]) -> str:
-    """Hash what decides a result into 10 hexadecimal digits.
+    """Hash plain data (mappings, lists, strings, numbers, booleans, None) into 10 hexadecimal digits.
 
-    Args:
-        deciding: plain data (mappings, lists, strings, numbers, booleans, None). The order of keys does not
-            matter, and 0 and 0.0 are one number.
-
-    Raises:
-        TypeError: a value that JSON cannot hold.
+    The order of keys does not matter, and 0 and 0.0 are one number. Raises TypeError for other data.
     """
     canonical = json.dumps(_one_number(deciding), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]

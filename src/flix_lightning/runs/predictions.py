@@ -19,21 +19,13 @@ class Prediction(NamedTuple):
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write the file, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written. An earlier file is then untouched.
-    """
+    """Write the file, whole or not at all; raises UserError if it cannot be written."""
     lines = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in predictions)
     write_atomic(path, "".join(lines))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read the file.
-
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
+    """Read the file; raises UserError if it cannot be read, or holds something else."""
     try:
         return [Prediction(**line) for _, line in read_objects(path)]
     except (UserError, TypeError) as error:  # TypeError: other keys

@@ -63,7 +63,6 @@ class Run:
     model and files are read when they are first needed.
 
     Attributes:
-        cfg: the config.
         path: the run's folder, `<output>/runs/<method>-<mixture>-seed<seed>-<id>`. It may have been moved.
         id: the hash of all that decides the run's result, 10 hexadecimal digits.
         config: the file of the resolved config, YAML.
@@ -99,9 +98,7 @@ class Run:
     def open(cls, path: str | Path, output: str | None = None) -> "Run":
         """Open the folder of a finished run.
 
-        Args:
-            path: the folder.
-            output: folder of caches and of unpacked data; None is the one that the run was trained with.
+        `output` is the folder of caches and of unpacked data; None is the one that the run was trained with.
 
         Raises:
             UserError: the folder holds no finished run, or one whose files are not as they were written.
@@ -235,11 +232,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its results, with all the scores that were asked for.
-
-        Raises:
-            UserError: the results cannot be read.
-        """
+        """Whether the run has its results, with all scores asked for; raises UserError if unreadable."""
         if not self.results.exists():
             return False
         asked = {"validation", "test"} if OmegaConf.select(self.cfg, "evaluation.test") else {"validation"}
@@ -278,15 +271,10 @@ class Run:
         return {dataset.task for dataset in self.mixture.datasets("validation").values()}
 
     def select_checkpoint(self, asked: str | None, tasks: Collection[str]) -> str:
-        """Return the name of the checkpoint to use.
+        """Return the name of the checkpoint to use: `asked`, or, if the user asks for none, one for `tasks`.
 
-        Args:
-            asked: the name that the user gives; None is the one that tested the first of `tasks` that has
-                one, or `last` where none was selected for them, which is logged.
-            tasks: what the checkpoint is for.
-
-        Raises:
-            UserError: there is no such checkpoint, naming those that are there.
+        That is the one that tested the first of `tasks` that has one, or `last` where none was selected for
+        them, which is logged. Raises UserError, naming those that are there, if there is no such checkpoint.
         """
         names = self.checkpoint_names()
         if asked is None:
@@ -306,13 +294,9 @@ class Run:
         return list(dict.fromkeys([*best, self.select_checkpoint(asked, [])]))
 
     def load_base(self, *, whole_vocabulary: bool = False) -> Base:
-        """Load the base model.
+        """Load the base model; raises UserError as `flix_lightning.models.base.load` does.
 
-        Args:
-            whole_vocabulary: ignore `model.vocabulary=data`: new texts have tokens that the data lacks.
-
-        Raises:
-            UserError: as `flix_lightning.models.base.load`.
+        `whole_vocabulary` ignores `model.vocabulary=data`: new texts have tokens that the data lacks.
         """
         model, pretrained = self.cfg.model, self.pretrained
         if model.vocabulary != "all" and whole_vocabulary:
@@ -402,10 +386,7 @@ class Run:
 def resolve_all(cfgs: Iterable[DictConfig]) -> tuple[list[Run], list[str]]:
     """Resolve the runs of a sweep, and name the mixtures that the data holds nothing of.
 
-    Only a run with `data.allow_missing=true` can be left out.
-
-    Raises:
-        UserError: as `Run.resolve`.
+    Only a run with `data.allow_missing=true` can be left out. Raises UserError as `Run.resolve`.
     """
     runs, left_out = [], {}
     for cfg in cfgs:
