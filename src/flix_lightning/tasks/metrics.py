@@ -38,11 +38,7 @@ class Metric:
 
 @cache
 def get_metric(name: str) -> Metric:
-    """Return the metric of that name. Its library is imported here, not before.
-
-    Raises:
-        UserError: There is none. The error names the nearest and lists all.
-    """
+    """Return the metric of that name, importing its library only now; raises UserError if there is none."""
     if name not in METRICS:
         raise UserError(
             f"unknown metric {name!r}; {did_you_mean(name, METRICS)}metrics are {', '.join(METRICS)}"
@@ -51,11 +47,7 @@ def get_metric(name: str) -> Metric:
 
 
 def score_texts(metric: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Return the score of all predictions together. `metric` is a key of `METRICS`.
-
-    Raises:
-        ValueError: There is not one target for each prediction.
-    """
+    """Score all predictions together by a key of `METRICS`; raises ValueError unless each has one target."""
     found = get_metric(metric)
     return float(found.score(found.counts(predictions, targets).sum(axis=0)))
 
