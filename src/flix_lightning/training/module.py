@@ -34,7 +34,6 @@ class Score:
     """The scores and predictions of one evaluated dataset.
 
     Attributes:
-        dataset: the dataset.
         values: metric -> score, for each metric of the task. The first metric selects checkpoints.
         predictions: one for each example, in the order of the file.
     """
@@ -50,15 +49,14 @@ class FlixModule(LightningModule):
     Its checkpoints hold the adapter and what training needs to resume, without the base.
 
     Args:
-        base: the base model, into which `adapter` is injected.
-        adapter: from `inject`.
+        base, adapter: the base model, and the adapter that is injected into it.
         dropout: feature dropout, for training only.
         evaluated: the evaluated datasets. An evaluation batch has the index of each example's dataset.
         learning_rate, warmup_steps: the learning rate after a linear warm-up, and the steps of the warm-up.
         lazy: whether the optimizer is `LazyAdam`, for an adapter with sparse gradients, or else AdamW.
         max_new_tokens: tokens of the longest generated target.
         on_scores: called with ("validation" or "test", scores) after each evaluation.
-        tasks: the tasks of the evaluated datasets. None is the shipped tasks.
+        tasks: those of the evaluated datasets. None is the shipped tasks.
     """
 
     # A checkpoint holds the adapter only, and `on_load_checkpoint` checks it.
@@ -131,10 +129,9 @@ class FlixModule(LightningModule):
         self._step_loss = 0.0
 
     def _check_losses(self) -> None:
-        """Check that the losses since the last check are finite; a check at each step would wait for the GPU.
+        """Raise UserError if a loss since the last check is not finite: the weights after it are not, either.
 
-        Raises:
-            UserError: a loss is not finite; the weights after that step are then not finite either.
+        A check at each step would wait for the GPU.
         """
         losses = torch.stack(list(self._losses.values())).tolist() if self._losses else []
         for step, loss in zip(self._losses, losses, strict=True):
@@ -153,8 +150,7 @@ class FlixModule(LightningModule):
     ) -> None:
         """Clip the norm of the gradient, and keep it. Lightning's own refuses fused AdamW in bf16-mixed.
 
-        Raises:
-            UserError: the precision scales gradients, so that their true norm is unknown before the step.
+        Raises UserError if the precision scales gradients, whose true norm is then unknown before the step.
         """
         if getattr(self.trainer.precision_plugin, "scaler", None):
             if gradient_clip_val is None:
@@ -253,11 +249,7 @@ class FlixModule(LightningModule):
         ).cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the adapter, its features and the counts, without the base.
-
-        Raises:
-            UserError: a loss since the last check is not finite.
-        """
+        """Save the adapter, its features and the counts; raises UserError if a loss is not finite."""
         self._check_losses()
         checkpoint["state_dict"] = {}
         checkpoint["adapter"] = self.adapter.state_dict()

@@ -12,10 +12,7 @@ class TrainingMonitor(Callback):
     """Logs training every `log_every_n_steps` steps and at the last step, at the number of steps done.
 
     Lightning's LearningRateMonitor and ThroughputMonitor log once for each micro-batch, at other numbers of
-    steps. The second waits for the GPU each time.
-
-    Args:
-        batch_size: examples in a step.
+    steps. The second waits for the GPU each time. A step has `batch_size` examples.
     """
 
     def __init__(self, batch_size: int):

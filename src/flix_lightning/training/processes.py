@@ -24,10 +24,7 @@ _SRUN = ("STEP_TASKS_PER_NODE", "STEP_NODELIST", "STEP_ID", "JOB_ID", "NODEID", 
 class _Launch:
     """What a launcher did: how many processes it started on each node, and the place of this one.
 
-    Attributes:
-        launcher: its name.
-        per_node: number of processes on each node.
-        node, local: index of this process's node, and of the process on that node.
+    `node` is the index of this process's node, and `local` that of the process on this node.
     """
 
     launcher: str
@@ -111,9 +108,7 @@ class RunEnvironment(LightningEnvironment):
     def share(self, strategy: Strategy, verdict: Any) -> Any:
         """Return the leading process's verdict in all processes, after Lightning has started the others.
 
-        Args:
-            strategy: the trainer's.
-            verdict: anything that can be pickled. Only that of the leading process counts.
+        It can be anything that can be pickled. The `verdict` of the other processes does not count.
         """
         if self.world_size() == 1 or (verdict and not self._all_started):
             return verdict
@@ -128,8 +123,7 @@ def run_environment(cfg: DictConfig, script: str = "train.py", section: str = "t
 
     Args:
         cfg: has `accelerator`, `devices`, and `num_nodes` where the script can use several.
-        script: the command, for errors.
-        section: what stands before these settings in the command, for errors.
+        script, section: for errors: the command, and what stands before these settings in it.
 
     Raises:
         UserError: Lightning refuses the devices, or they do not fit what srun or torchrun started.

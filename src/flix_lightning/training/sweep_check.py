@@ -20,14 +20,7 @@ class SweepCheck(Callback):
 
 
 def check_launcher(config: DictConfig) -> None:
-    """Check that a sweep's launcher starts the processes that each run needs.
-
-    Args:
-        config: Hydra's, with `trainer` and `hydra.launcher`.
-
-    Raises:
-        UserError: the launcher starts others; the error names a right command.
-    """
+    """Raise UserError, naming a right command, unless Hydra's launcher starts the processes of each run."""
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
     asked = f"trainer.devices={devices} and trainer.num_nodes={nodes}"
     launcher = config.hydra.launcher._target_.rpartition(".")[2]

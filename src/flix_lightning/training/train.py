@@ -85,11 +85,7 @@ def _claim(run: Run, trainer: Trainer, stack: ExitStack) -> UserError | str | No
 
 
 def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) -> Trainer:
-    """Make the run's trainer, without loggers.
-
-    Raises:
-        UserError: Lightning refuses the settings, or they contradict each other.
-    """
+    """Make the run's trainer without loggers; raises UserError for refused or contradictory settings."""
     cfg = run.cfg.trainer
     own = {
         "callbacks": [
