@@ -156,16 +156,14 @@ def write_lora(
     """Write `out` as PEFT and what reads its format expect an adapter: config, safetensors, model card.
 
     Args:
-        run: the finished run.
-        checkpoint: its adapter.
-        base: the model that it was trained on.
+        run, checkpoint, base: the finished run, its adapter, and the model that this was trained on.
         features: "kind:name" each; any combination, trained together or not.
         out: a folder that is not there yet.
         pad_rank: rank to fill up to with zeros, at least the features'; None leaves it as it is.
 
     Raises:
-        UserError: as `Checkpoint.rank`; or PEFT reads the adapter otherwise than it was trained. Then nothing
-            is written.
+        UserError: as `Checkpoint.lora`; or `base` is another one; or PEFT reads the adapter otherwise than it
+            was trained. Then nothing is written.
     """
     rank = checkpoint.rank(features)
     padded, pairs = pad_rank or rank, checkpoint.lora(features)
@@ -193,10 +191,7 @@ def write_lora(
 
 
 def write_flix(run: Run, checkpoint: Checkpoint, base: Base, out: Path) -> None:
-    """Write `out` as `flix_lightning.adapter.load_adapter` reads it, with all features, and a model card.
-
-    Args: and Raises: as `write_lora`.
-    """
+    """Write `out` as `load_adapter` reads it, with all features and a model card; see `write_lora`."""
     saved = SavedAdapter(_name(run, base), checkpoint.ranks, checkpoint.pools)
     require_finite(saved.pools)
     _check_base(base.model, saved.targets, run.path)
@@ -206,9 +201,9 @@ def write_flix(run: Run, checkpoint: Checkpoint, base: Base, out: Path) -> None:
 
 
 def write_merged(run: Run, checkpoint: Checkpoint, base: Base, features: Collection[str], out: Path) -> None:
-    """Write `out` as a plain model of the base's type, with its tokenizer.
+    """Write `out` as a plain model of the base's type, with its tokenizer; see `write_lora`.
 
-    Args: and Raises: as `write_lora`.
+    Raises UserError as `Checkpoint.lora`, or if `base` is another one or its projections share a weight.
     """
     weights, pairs = base.model.state_dict(), checkpoint.lora(features)
     _check_base(base.model, _sizes(pairs), run.path)
