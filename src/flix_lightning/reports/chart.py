@@ -29,7 +29,6 @@ class Bars:
     """Bars of several series, in groups.
 
     Attributes:
-        title: above them.
         groups: what stands below each group of bars.
         series: name -> its value in each group, None where it has none.
     """
@@ -61,7 +60,6 @@ class Curves:
     """Lines of several series over one axis.
 
     Attributes:
-        title: above them.
         x, y: what the axes show, with its unit.
         series: name -> its points (x, y), from the least x.
     """
@@ -100,11 +98,7 @@ class BarChart(Report):
     panels: tuple[Bars, ...] = ()
 
     def png(self, path: Path) -> None:
-        """Draw the panels into a PNG file, whole or not at all.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Draw the panels into a PNG file, whole or not at all; raises UserError if it cannot be written."""
         width = 55 * len(self.panels)
         lines = [line for warning in self.warnings for line in textwrap.wrap(warning, width)]
         with rc_context(FONT):

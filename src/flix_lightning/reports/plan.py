@@ -13,14 +13,8 @@ def report(runs: Iterable[Run], left_out: Sequence[str] = ()) -> Report:
     """List each run once, in order of first appearance, with its state, its time and its tables.
 
     The time of a run that is not finished is the mean of the finished runs of its method and mixture, or else
-    of all finished runs; the time that a begun run has spent already is not subtracted.
-
-    Args:
-        runs: the runs of all sweeps.
-        left_out: mixtures that the data holds nothing of.
-
-    Raises:
-        UserError: the results of a finished run are not as they were written.
+    of all finished runs; the time that a begun run has spent already is not subtracted. `left_out` are the
+    mixtures that the data holds nothing of. Raises UserError if a finished run's results are broken.
     """
     unique, tables = {}, defaultdict(dict)
     for run in runs:

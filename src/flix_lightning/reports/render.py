@@ -80,11 +80,7 @@ class Report:
         return "\n".join([*parts, *map(_markdown, self.tables)])
 
     def png(self, path: Path) -> None:
-        """Draw what a wide terminal shows into a PNG file, whole or not at all.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Draw what a wide terminal shows into a PNG file; raises UserError as `write_atomic`."""
         console = Console(file=io.StringIO())
         width = self._width(console)
         lines = console.render_lines(self, console.options.update(width=width))
@@ -109,11 +105,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def save(report: Report, folder: Path, name: str) -> None:
-    """Write `<folder>/<name>.md` and `<folder>/<name>.png`.
-
-    Raises:
-        UserError: a file cannot be written; an earlier one is then untouched.
-    """
+    """Write `<folder>/<name>.md` and `.png`, each whole or not at all; raises UserError if that fails."""
     write_atomic(folder / f"{name}.md", report.markdown())
     report.png(folder / f"{name}.png")
 

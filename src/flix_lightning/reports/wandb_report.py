@@ -23,12 +23,7 @@ _WIDE = wr.Layout(w=24, h=12)
 
 
 def report(entity: str, project: str) -> wr.Report:
-    """Lay the charts out; nothing is sent before its `save()`.
-
-    Args:
-        entity: the W&B user or team.
-        project: the one that the runs are in, `logger.wandb.project`.
-    """
+    """Lay out the charts of `logger.wandb.project` of a W&B user or team; nothing is sent before `save()`."""
     joint = [column for column in TABLE1 if column.mixture == JOINT]
     holdout = [column for column in TABLE1 if column.mixture == HOLDOUT]
     alone = [column for column in TABLE2 if column.task]

@@ -47,11 +47,9 @@ class Available(NamedTuple):
 
 
 def find_tables(overrides: Sequence[str], runs: Sequence[Run]) -> tuple[dict[str, Available], list[Missing]]:
-    """Find out which tables have finished runs, and which lack some.
+    """Find out which tables have finished runs, and which lack some, on the seeds and mixtures of `runs`.
 
-    Args:
-        overrides: as for `python train.py -m`, without a sweep and a seed.
-        runs: finished runs; tables are looked for on their seeds and mixtures.
+    `overrides` are as for `python train.py -m`, without a sweep and a seed.
     """
     available, missing = {}, []
     seeds, mixtures = {run.cfg.seed for run in runs}, {run.cfg.mixture.name for run in runs}

@@ -33,12 +33,10 @@ _BASELINES = {
 
 
 def page(output: Path, overrides: Sequence[str], samples_of: Collection[str] | None = None) -> str:
-    """HTML of what the runs below `output` hold.
+    """HTML of what the runs in the folder `runs/` of `output` hold.
 
-    Args:
-        output: the folder that `runs/` is in.
-        overrides: what its runs were made with, as for `python train.py -m`, without a sweep and a seed.
-        samples_of: tasks whose texts may be shown; None stands for what the runs say.
+    They were made with `overrides`, as for `python train.py -m`, without a sweep and a seed. `samples_of` are
+    the tasks whose texts may be shown; None stands for what the runs say.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: no run is there; the overrides fit no sweep; a run

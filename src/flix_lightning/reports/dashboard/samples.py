@@ -41,14 +41,10 @@ class Sample(NamedTuple):
 def samples(
     comparison: Comparison, allowed: Collection[str] | None = None
 ) -> tuple[dict[str, list[Sample]], list[str]]:
-    """Some examples of every task behind a table, for the first of its seeds.
+    """Task -> some examples behind a table, for the first of its seeds; and the tasks that are not allowed.
 
-    Args:
-        comparison: the table. A run without files of predictions shows nothing.
-        allowed: tasks whose texts may be shown; None stands for what `data.samples` of the runs says.
-
-    Returns:
-        Task -> examples, of which the page shows the first `OF_TASK`; and the tasks that are not allowed.
+    The page shows the first `OF_TASK` of a task. A run without files of predictions shows nothing. `allowed`
+    are tasks whose texts may be shown; None stands for what `data.samples` of the runs says.
 
     Raises:
         UserError: predictions or data cannot be read, or `allowed` names what is no task.

@@ -63,16 +63,10 @@ _COMPARISON = {
 def make(
     name: str, runs: Sequence[Run], missing: Sequence[str], left_out: Sequence[str]
 ) -> dict[str, Report]:
-    """Make each file of the table of a sweep.
+    """Make each file of the table of the sweep `name`, a key of `TABLES`; any other name compares any runs.
 
-    Args:
-        name: the sweep, a key of `TABLES`; any other name is a comparison of any runs.
-        runs: those of its runs that are finished.
-        missing: names of those that are not.
-        left_out: mixtures that the data holds nothing of.
-
-    Raises:
-        UserError: the runs do not belong together.
+    `runs` are those of its runs that are finished, and `missing` names the others. `left_out` are mixtures
+    that the data holds nothing of. Raises UserError if the runs do not belong together.
     """
     first = [f"Missing runs, so this table is not complete: {', '.join(missing)}"] if missing else []
     reports = {}

@@ -23,12 +23,9 @@ _TASKS = {
 
 
 def table(number: int, runs: Sequence[Run]) -> Report:
-    """One of the paper's Tables 6-50 from our runs, beside the paper's own.
+    """One of the paper's Tables 6-50 from our runs of its method, beside the paper's own.
 
-    Args:
-        number: the paper's.
-        runs: of the table's method; on one mixture, or a run for each of its datasets (Single-Lang and
-            Single-Task); one for each seed.
+    They are on one mixture, or one for each of its datasets (Single-Lang, Single-Task); one for each seed.
     """
     column, method = APPENDIX[number]
     lines = by_method(runs, [method], [run.cfg.mixture.name for run in runs])
@@ -58,18 +55,13 @@ def datasets(
     paper_splits: Sequence[str] = (),
     splits: Sequence[str] = SPLITS,
 ) -> Table:
-    """Every dataset of a column, by method or any other name.
+    """Every dataset of a column, by method or any other name; raises UserError as `Scores`.
 
     Args:
-        title: above the table.
-        column: the column.
         runs: name -> its finished runs.
         numbers: name -> number of the paper's table to show beside it.
         paper_splits: the columns of the paper's tables to show.
         splits: the splits of ours, where they have scores.
-
-    Raises:
-        UserError: runs contradict each other (see `Scores`).
     """
     scores = {split: Scores([column], runs, split) for split in splits}
     scores = {split: one for split, one in scores.items() if one.seeds or split == "test"}

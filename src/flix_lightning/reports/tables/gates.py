@@ -23,8 +23,7 @@ BELOW = 90
 def table(runs: Sequence[Run]) -> Report:
     """The test scores of a guess, the frozen base and LoRA in Table 1's columns, and the verdict.
 
-    Args:
-        runs: compute-matched LoRA on the mixtures of Table 1, tested without any feature too.
+    `runs` are compute-matched LoRA on the mixtures of Table 1, tested without any feature too.
     """
     scores = Scores(TABLE1, {METHOD: runs})
     frozen, adapted = (

@@ -14,11 +14,7 @@ OURS, OTHER = "FLix", "Compute-matched"
 
 
 def table(runs: Sequence[Run]) -> Report:
-    """The difference with its intervals for each size of the mixture, on two sets of its seen datasets.
-
-    Args:
-        runs: FLix and compute-matched LoRA on mixtures of `MIXTURES`.
-    """
+    """The difference with its intervals for each mixture of MIXTURES, on two sets of its seen datasets."""
     lines = by_method(runs, (OURS, OTHER), MIXTURES)
     trained = {
         name: {dataset.language for dataset in run.mixture.train}

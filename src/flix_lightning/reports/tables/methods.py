@@ -61,8 +61,6 @@ def report(
     """A table of lines of test scores, and of one line minus each other.
 
     Args:
-        title: above it.
-        scores: test scores.
         minus: line -> the line that it is subtracted from; FLix for every other line unless given.
         settings: head -> its text for each line, in the place of the lines' names.
         more: title -> further lines: a name, a text for each column, and one for the average.

@@ -19,7 +19,6 @@ class Scores:
     average.
 
     Attributes:
-        columns: of the table.
         runs: name of a line -> its finished runs, on the columns' mixtures and any seeds.
         seeds: all that have scores, sorted.
 
