@@ -1,0 +1,53 @@
+"""Score runs on validation data with all features, and with each kind alone: python -m trials.parts RUN …
+
+RUN is the folder of a finished run. The scores are of the checkpoints that test the run, on the datasets that
+it was trained on. Test data is not read.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import replace
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from flix_lightning.common import cli
+from flix_lightning.inference import Predictor
+from flix_lightning.runs.run import Run
+from flix_lightning.tasks.metrics import score_texts
+
+
+def scores(run: Run, model: Predictor, kinds: Collection[str]) -> dict[str, float]:
+    """Return task -> its macro average over languages, with the features of these kinds alone."""
+    found = defaultdict(list)
+    for dataset in run.mixture.datasets("validation").values():
+        examples = list(run.layout.read(dataset.task, "validation", dataset.language))
+        asked = [model.requests.from_example(dataset, example) for example in examples]
+        asked = [
+            replace(one, features=[f for f in one.features if f.partition(":")[0] in kinds]) for one in asked
+        ]
+        targets = [example.target for example in examples]
+        metric = run.tasks.get(dataset.task).metric
+        found[dataset.task].append(score_texts(metric, model.answer(asked), targets))
+    return {task: fmean(values) for task, values in found.items()}
+
+
+def main(folders: list[str]) -> int:
+    """Print a table of each run."""
+    for run in map(Run.open, folders):
+        model = Predictor(run)
+        kinds = list(
+            dict.fromkeys(name.partition(":")[0] for one in model.checkpoints.values() for name in one.ranks)
+        )
+        lines = {"all features": scores(run, model, kinds)}
+        lines |= {f"{kind} alone": scores(run, model, [kind]) for kind in kinds[1:] and kinds}
+        table = Table(run.name, *lines["all features"], "average")
+        for name, found in lines.items():
+            table.add_row(name, *(f"{value:.1f}" for value in (*found.values(), fmean(found.values()))))
+        Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.plain_main(main, __doc__)
