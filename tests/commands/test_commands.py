@@ -170,7 +170,7 @@ def test_report_prints_and_saves_table1(table1, base):
         for method in ("FLix", "Compute-matched", "Param-matched"):
             assert method in said.out
         assert "missing" not in said.out.lower()
-        for name in ("table1", "table1-languages"):
+        for name in ("table1", "table1-languages", "table1-mistakes"):
             assert "FLix" in (table1 / f"outputs/tables/{name}.md").read_text()
             assert (table1 / f"outputs/tables/{name}.png").stat().st_size > 10_000
 

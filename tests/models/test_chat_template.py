@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, Gemma3TextConfig, Qwen3Config
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.tokenization import Tokenization
-from flix_lightning.inference.predictor import load
+from flix_lightning.inference import Predictor
 from flix_lightning.models import base as models
 from flix_lightning.models import vocabulary
 from flix_lightning.runs.run import Run
@@ -99,7 +99,7 @@ def test_a_run_with_the_template_is_another_run_and_its_predictor_uses_it(folder
     ]
     assert len({run.id for run in runs}) == 2
     for run in runs:
-        predictor = load(run)
+        predictor = Predictor(run)
         [ids], _ = predictor._tokenization.inputs(["habari"])
         expected = conversation(folder, "habari", "")
         assert (ids == expected[: len(ids)]) == run.cfg.model.chat_template
