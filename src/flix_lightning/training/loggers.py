@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
-from inspect import getmembers, isfunction
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +24,15 @@ log = logging.getLogger(__name__)
 MODES = ("offline", "online", "disabled")
 
 #: Methods of a logger that the run or Lightning calls.
-_METHODS = [name for name, _ in getmembers(Logger, isfunction) if not name.startswith("_")]
+_METHODS = (
+    "after_save_checkpoint",
+    "finalize",
+    "log_graph",
+    "log_hyperparams",
+    "log_metrics",
+    "log_table",
+    "save",
+)
 #: Short forms of settings in the names of W&B's runs, and the most characters of a name without its seed.
 _SHORT = {"dropout": "p", "learning_rate": "lr", "max_steps": "steps"}
 _LONGEST_NAME = 110
@@ -57,7 +64,8 @@ def open_loggers(cfg: Mapping[str, Mapping[str, Any]], run: Run) -> Iterator[lis
             logger = opened.__enter__()
             stack.push(_reporting(name, opened.__exit__))
             for method in _METHODS:
-                setattr(logger, method, _reporting(name, getattr(logger, method)))
+                if hasattr(logger, method):
+                    setattr(logger, method, _reporting(name, getattr(logger, method)))
             loggers.append(logger)
         yield loggers
 
