@@ -37,11 +37,9 @@ def main(folders: list[str]) -> int:
     """Print a table of each run."""
     for run in map(Run.open, folders):
         model = Predictor(run)
-        kinds = list(
-            dict.fromkeys(name.partition(":")[0] for one in model.checkpoints.values() for name in one.ranks)
-        )
-        lines = {"all features": scores(run, model, kinds)}
-        lines |= {f"{kind} alone": scores(run, model, [kind]) for kind in kinds[1:] and kinds}
+        lines = {"all features": scores(run, model, run.kinds)}
+        if len(run.kinds) > 1:
+            lines |= {f"{kind} alone": scores(run, model, [kind]) for kind in run.kinds}
         table = Table(run.name, *lines["all features"], "average")
         for name, found in lines.items():
             table.add_row(name, *(f"{value:.1f}" for value in (*found.values(), fmean(found.values()))))

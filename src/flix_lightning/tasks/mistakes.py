@@ -21,7 +21,8 @@ def of_entities(prediction: str, target: str) -> Counter[str]:
     these is "invented", and a piece that is no `LABEL: words` is "not an entity".
     """
     predicted, wanted = entities(prediction), entities(target)
-    found = Counter({RIGHT: (predicted & wanted).total()})
+    pieces = prediction.split(" $$ ") if prediction.strip() else []
+    found = Counter({RIGHT: (predicted & wanted).total(), NOT_AN_ENTITY: len(pieces) - predicted.total()})
     predicted, wanted = predicted - wanted, wanted - predicted
     for kind, alike in (("other label", _same_text), ("other boundaries", _same_label_and_a_word)):
         for entity in list(wanted.elements()):
@@ -29,10 +30,7 @@ def of_entities(prediction: str, target: str) -> Counter[str]:
                 found[kind] += 1
                 predicted -= Counter([partner])
                 wanted -= Counter([entity])
-    pieces = prediction.split(" $$ ") if prediction.strip() else []
-    others = len(pieces) - entities(prediction).total()
-    left = {"missed": wanted.total(), INVENTED: predicted.total(), NOT_AN_ENTITY: others}
-    return found + Counter(left)
+    return found + Counter({"missed": wanted.total(), INVENTED: predicted.total()})
 
 
 def _same_text(one: Entity, other: Entity) -> bool:
