@@ -82,6 +82,7 @@ def tiny(base, data, tmp_path_factory):
         "optimizer.warmup_steps=2",
         "optimizer.learning_rate=2e-2",
         "flix.dropout=0.3",
+        "flix.rescale=false",
         "evaluation.every=2",
         "evaluation.selection=task",  # a checkpoint for each task
     ]

@@ -234,6 +234,7 @@ LEAVES = {
     "evaluation.batch_size": 7,
     "flix.dropout": 3e-1,
     "data.feature_dropout": 0.5,  # where flix.dropout says another
+    "data.rescale": True,  # where flix.rescale says another
     "data.learning_rates": {"flix": 0.5},  # where optimizer.learning_rate says another
     "flix.learning_rate": 0.5,  # where optimizer.learning_rate says another
     "optimizer.learning_rate": 0.02,
@@ -281,6 +282,12 @@ def test_every_setting_is_known_to_decide_or_not(cfg):
 
 
 def test_flixs_dropout_is_the_datas_own_unless_said():
+    shared = ["flix=flix_shared"]
+    assert config(shared).flix.dropout == {**config([]).data.feature_dropout, "shared": 0}
+    one_rate = config([*shared, "data.feature_dropout=0.3"])
+    assert one_rate.flix.dropout == {"task": 0.3, "language": 0.3, "shared": 0}
+    assert config([]).flix.rescale
+    assert not config(["flix=compute_matched"]).flix.rescale
     assert config(["data=xtreme_up", "data.root=x"]).flix.dropout == 0.7  # the paper's, on the paper's data
     assert config([]).flix.dropout == config([]).data.feature_dropout
     assert config(["flix.dropout=0.25"]).flix.dropout == 0.25

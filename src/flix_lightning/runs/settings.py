@@ -92,6 +92,7 @@ SETTINGS = {
     "data.samples": Setting(nullable(list_of(NAME, "a list of tasks")), decides=False),
     "data.learning_rates": Setting(MAPPING, hashed_as="optimizer"),
     "data.feature_dropout": Setting(ANY, hashed_as="dropout"),  # checked where flix.dropout refers to it
+    "data.rescale": Setting(BOOLEAN, hashed_as="flix"),
     "flix.name": Setting(NAME, decides=False),
     "flix.ranks": Setting(MAPPING, hashed_as="ranks"),
     "flix.lora_rank": Setting(ANY, hashed_as="ranks"),  # checked by resolve_lora_rank

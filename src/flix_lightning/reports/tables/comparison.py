@@ -28,6 +28,7 @@ _NOT_SHOWN = (
     "flix.learning_rate.",
     "data.learning_rates.",
     "data.feature_dropout.",
+    "data.rescale.",
     "mixture.ranks.",
 )
 
