@@ -10,6 +10,7 @@ import torch
 from examples import alike, made_up
 from matplotlib.image import imread
 from rich.console import Console
+from scipy import stats
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.reports import render
@@ -143,6 +144,20 @@ def test_differences_are_paired_by_seed(baseline):
         low, high = fmean(values) - half, fmean(values) + half
         assert found[baseline][head] == f"{fmean(values):+z.1f}"
         assert found[f"{baseline}  over seeds"][head] == f"{low:+z.1f} to {high:+z.1f}"
+
+
+def test_differences_are_corrected_for_their_number():
+    """Of the sixteen of Table 1, those whose paired t-test has a p-value below 0.05 / 16."""
+    seeds, found = range(5), []
+    for baseline in ("Compute-matched", "Param-matched"):
+        by_seed = [expected_columns("FLix", seed) for seed in seeds]
+        other = [expected_columns(baseline, seed) for seed in seeds]
+        p_values = stats.ttest_rel(by_seed, other).pvalue
+        heads = [*HEADS[:-1], "average"]
+        found += [f"{baseline} in {head}" for head, p in zip(heads, p_values, strict=True) if p < 0.05 / 16]
+    (note,) = [note for note in table_1(runs(seeds)).tables[0].footnotes if "Bonferroni" in note]
+    assert note.endswith(f"(16, Bonferroni), these differences exclude 0: {', '.join(found)}.")
+    assert 0 < len(found) < 16
 
 
 def test_the_interval_over_languages_of_two_languages_spans_both():

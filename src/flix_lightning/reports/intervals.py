@@ -11,9 +11,9 @@ SAMPLES = 2000
 """Number of resamples of a bootstrap."""
 
 
-def t_half_width(values: Collection[float]) -> float:
-    """Half the width of the 95 % t-interval of the mean of two or more values."""
-    return float(stats.t.ppf(0.975, df=len(values) - 1) * stats.sem(list(values)))
+def t_half_width(values: Collection[float], confidence: float = 0.95) -> float:
+    """Half the width of the t-interval of the mean of two or more values."""
+    return float(stats.t.ppf((1 + confidence) / 2, df=len(values) - 1) * stats.sem(list(values)))
 
 
 def bootstrap(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """One line of a table minus another, paired by seed, language and example, with its intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -23,11 +23,13 @@ class Difference:
     """A line's score minus another's, in points of 0-100; None where the runs do not say it.
 
     Attributes:
+        by_seed: for each seed of both.
         mean: over the seeds of both.
         over_seeds: 95 % t-interval of two seeds or more.
         over_languages: 95 % interval of a paired bootstrap over languages and their examples.
     """
 
+    by_seed: Sequence[float]
     mean: float | None
     over_seeds: Interval | None
     over_languages: Interval | None
@@ -51,8 +53,29 @@ def differences(scores: Scores, ours: str, other: str) -> list[Difference]:
         paired = [left[seed] - right[seed] for seed in left if seed in right]
         mean, half = (fmean(paired) if paired else None), (t_half_width(paired) if len(paired) > 1 else None)
         over_seeds = None if half is None else (mean - half, mean + half)
-        found.append(Difference(mean, over_seeds, interval))
+        found.append(Difference(paired, mean, over_seeds, interval))
     return found
+
+
+def told_apart(found: Mapping[str, Sequence[Difference]], heads: Sequence[str]) -> list[str]:
+    """Say which differences remain with Bonferroni's correction for their number: one note, or none.
+
+    Args:
+        found: line -> its difference in every column, and on the average.
+        heads: the columns' names, and the average's.
+    """
+    tested = {
+        f"{line} in {head}": one.by_seed
+        for line, differences in found.items()
+        for head, one in zip(heads, differences, strict=True)
+        if len(one.by_seed) > 1
+    }
+    if not tested:
+        return []
+    widths = {name: t_half_width(paired, 1 - 0.05 / len(tested)) for name, paired in tested.items()}
+    remaining = [name for name, paired in tested.items() if abs(fmean(paired)) > widths[name]]
+    correction = f"Over seeds, corrected for their number ({len(tested)}, Bonferroni)"
+    return [f"{correction}, these differences exclude 0: {', '.join(remaining) or 'none'}."]
 
 
 def by_language(scores: Scores, column: ScoreColumn, ours: str, other: str) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ from flix_lightning.reports import paper
 from flix_lightning.reports.columns import METHODS, ScoreColumn
 from flix_lightning.reports.paper import DASH, Footnotes
 from flix_lightning.reports.render import Best, Column, Report, Section, Table
-from flix_lightning.reports.tables.differences import difference_lines, differences
+from flix_lightning.reports.tables.differences import difference_lines, differences, told_apart
 from flix_lightning.reports.tables.scores import Scores, mean
 from flix_lightning.runs.run import Run
 
@@ -75,19 +75,21 @@ def report(
     columns = map(mark_best, zip(*(means(line, scores)[1:] for line in named), strict=True))
     lines = [(*texts, *cells) for texts, *cells in zip(named.values(), *columns, strict=True)]
     sections = defaultdict(list, {"Methods": lines, "": [(counted, *blank, *counts, DASH)]})
+    found = {other: differences(scores, ours, other) for other, ours in minus.items()}
     for other, ours in minus.items():
-        (_, *cells), *intervals = difference_lines(other, differences(scores, ours, other))
+        (_, *cells), *intervals = difference_lines(other, found[other])
         sections[f"{ours} minus"] += [
             (*named[other], *cells),
             *((name, *blank, *rest) for name, *rest in intervals),
         ]
     explained = explain("Test scores", [run for alike in scores.runs.values() for run in alike])
     heads = [*map(Column, settings), *(Column(column.head, column.group) for column in scores.columns)]
+    corrected = told_apart(found, [*(column.head for column in scores.columns), "average"])
     table = Table(
         title,
         (*heads, Column("Avg.")),
         tuple(Section(title, tuple(lines)) for title, lines in {**sections, **(more or {})}.items()),
-        (*explained, f"Differences are paired by seed; {INTERVALS}", *notes),
+        (*explained, f"Differences are paired by seed; {INTERVALS}", *corrected, *notes),
     )
     return Report((table,), scores.gaps())
 
