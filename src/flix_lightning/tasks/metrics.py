@@ -47,7 +47,12 @@ def get_metric(name: str) -> Metric:
 
 
 def score_texts(metric: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Score all predictions together by a key of `METRICS`; raises ValueError unless each has one target."""
+    """Score all predictions together by a key of `METRICS`.
+
+    Raises:
+        UserError: the metric is unknown.
+        ValueError: there are more predictions than targets, or fewer.
+    """
     found = get_metric(metric)
     return float(found.score(found.counts(predictions, targets).sum(axis=0)))
 
