@@ -50,7 +50,8 @@ def open_append_file(path: Path, inputs: Mapping[str, str | bool]) -> Iterator[A
     if the block ends or raises before the first line.
 
     Raises:
-        UserError: the file was begun with other inputs or is something else, or another process is writing it.
+        UserError: the file was begun with other inputs, or is something else; or another process is writing
+            it.
         OSError: the file or its folder cannot be made.
     """
     inputs_path = path.with_name(f"{path.name}.inputs.json")
