@@ -111,7 +111,8 @@ def test_the_shared_feature_is_always_on_and_ranks_are_those_of_appendix_a():
     )
     assert shared.ranks == {"shared": 4, "task": 1, "language": 1}
     # What is dropped otherwise is dropped as in FLix, or the two would differ in more than the feature.
-    assert shared.dropout == {"shared": 0, "task": flix.dropout, "language": flix.dropout}
+    assert shared.dropout == {"shared": 0, **flix.dropout}
+    assert shared.rescale == flix.rescale
     assert shared.learning_rate == flix.learning_rate
 
 

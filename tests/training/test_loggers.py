@@ -301,7 +301,7 @@ def in_wandb(tiny, tmp_path_factory):
 def test_a_run_in_wandb_has_a_name_that_says_its_settings(in_wandb):
     for folder in in_wandb[1]:
         description = one(folder, "run")
-        name = "flix-tiny pretrained=base0 steps=6 batch_size=8 warmup_steps=2 lr=2e-2 p=0.4"
+        name = "flix-tiny pretrained=base0 steps=6 batch_size=8 warmup_steps=2 lr=2e-2 p=0.4 rescale=false"
         assert description.display_name == f"{name} s0"
         assert (description.run_group, description.job_type) == (name, "tiny")
 
