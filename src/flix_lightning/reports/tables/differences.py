@@ -24,15 +24,28 @@ class Difference:
 
     Attributes:
         by_seed: for each seed of both.
-        mean: over the seeds of both.
-        over_seeds: 95 % t-interval of two seeds or more.
         over_languages: 95 % interval of a paired bootstrap over languages and their examples.
     """
 
     by_seed: Sequence[float]
-    mean: float | None
-    over_seeds: Interval | None
     over_languages: Interval | None
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds of both."""
+        return fmean(self.by_seed) if self.by_seed else None
+
+    @property
+    def over_seeds(self) -> Interval | None:
+        """95 % t-interval of two seeds or more."""
+        return self.interval_over_seeds(0.95)
+
+    def interval_over_seeds(self, confidence: float) -> Interval | None:
+        """t-interval of two seeds or more."""
+        if len(self.by_seed) < 2:
+            return None
+        half = t_half_width(self.by_seed, confidence)
+        return self.mean - half, self.mean + half
 
     @property
     def verdict(self) -> str:
@@ -51,9 +64,7 @@ def differences(scores: Scores, ours: str, other: str) -> list[Difference]:
     found = []
     for left, right, interval in zip(scores.line(ours), scores.line(other), over_languages, strict=True):
         paired = [left[seed] - right[seed] for seed in left if seed in right]
-        mean, half = (fmean(paired) if paired else None), (t_half_width(paired) if len(paired) > 1 else None)
-        over_seeds = None if half is None else (mean - half, mean + half)
-        found.append(Difference(paired, mean, over_seeds, interval))
+        found.append(Difference(paired, interval))
     return found
 
 
@@ -65,15 +76,15 @@ def told_apart(found: Mapping[str, Sequence[Difference]], heads: Sequence[str]) 
         heads: the columns' names, and the average's.
     """
     tested = {
-        f"{line} in {head}": one.by_seed
+        f"{line} in {head}": one
         for line, differences in found.items()
         for head, one in zip(heads, differences, strict=True)
         if len(one.by_seed) > 1
     }
     if not tested:
         return []
-    widths = {name: t_half_width(paired, 1 - 0.05 / len(tested)) for name, paired in tested.items()}
-    remaining = [name for name, paired in tested.items() if abs(fmean(paired)) > widths[name]]
+    intervals = {name: one.interval_over_seeds(1 - 0.05 / len(tested)) for name, one in tested.items()}
+    remaining = [name for name, (low, high) in intervals.items() if low > 0 or high < 0]
     correction = f"Over seeds, corrected for their number ({len(tested)}, Bonferroni)"
     return [f"{correction}, these differences exclude 0: {', '.join(remaining) or 'none'}."]
 
