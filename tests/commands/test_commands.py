@@ -293,6 +293,17 @@ def test_a_package_that_is_not_installed_is_named(tiny, tmp_path):
     assert re.fullmatch("error: .*wandb.*: pip install .* installs what is needed", line)
 
 
+def ended_wandb_service():
+    os.environ["WANDB_SERVICE"] = "3-1-unix-/nowhere/socket"
+
+
+def test_a_process_of_wandb_that_has_ended_is_named(tiny, tmp_path):
+    said = commands.run(tmp_path, "train.py", *tiny, "logger=[wandb]", code=1, before=ended_wandb_service)
+    assert "Traceback" not in said.err
+    line = said.err.splitlines()[-1]
+    assert re.fullmatch(r"error: W&B does not start \(offline\): .*/nowhere/socket.*needs no W&B", line)
+
+
 def one_model_at_a_time():
     """Load no base while that of an earlier run is in memory; Python's own collector would hide how long."""
     loaded, load = [], models.load

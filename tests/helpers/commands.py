@@ -98,6 +98,7 @@ def _work(folder, script, arguments, before):
         cli.TRACEBACK = False
     else:
         os.environ.pop("HYDRA_FULL_ERROR", None)
+    os.environ.pop("WANDB_SERVICE", None)  # W&B's process of an earlier test, which may have ended
     os.chdir(folder)
     # As in a terminal, also where pytest is a shell's background job, which ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -100,7 +100,8 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
     """Log to W&B, by default into the run's folder without an account. If the block raises, mark it failed.
 
     Raises:
-        UserError: the mode is unknown, or W&B cannot start (without an account or a network when online).
+        UserError: the mode is unknown, or W&B cannot start (without an account or a network when online, or
+            because WANDB_SERVICE names a process of W&B that has ended).
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
@@ -124,10 +125,11 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except (wandb.Error, ValueError) as error:  # ValueError: a setting is malformed
+    except Exception as error:  # W&B's own errors have no common class
         reason = one_line(error)
         raise UserError(
-            f"W&B does not start ({mode}): {reason}; logger.wandb.mode=offline needs no account"
+            f"W&B does not start ({mode}): {reason}; logger.wandb.mode=offline needs no account, "
+            "logger=[csv] needs no W&B"
         ) from error
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
