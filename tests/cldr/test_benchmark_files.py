@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cldr_reference import ABSENT, LOCALE_DATA, SIZES, THIN, own
+from folders import made
 from omegaconf import OmegaConf
 
 from flix_lightning.cldr import benchmark
@@ -95,22 +96,9 @@ def test_two_processes_at_once_give_the_same_benchmark(folder, tmp_path):
     # Fresh interpreters, so that nothing may depend on the order of a set.
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         built = pool.starmap(ensure, [(str(tmp_path), *SIZES.values(), 0, NEWEST)] * 2, chunksize=1)
-    assert [path for path in tmp_path.iterdir()] == [built[0]] == [built[1]]
+    assert made(tmp_path) == [built[0]] == [built[1]]
     assert built[0].name == folder.name
     assert contents(built[0]) == contents(folder)
-
-
-def test_the_loser_of_a_race_takes_the_winners_benchmark(two_datasets, tmp_path, monkeypatch):
-    write, winners = benchmark.write, []
-
-    def overtaken(folder, version, sizes, seed):
-        monkeypatch.setattr(benchmark, "write", write)
-        winners.append(ensure(str(tmp_path), **SMALL))
-        write(folder, version, {"train": 1}, seed)
-
-    monkeypatch.setattr(benchmark, "write", overtaken)
-    assert [ensure(str(tmp_path), **SMALL)] == winners == list(tmp_path.iterdir())
-    assert len(contents(winners[0])) == 3 * 2
 
 
 def test_a_killed_build_is_no_benchmark(folder, tmp_path):
@@ -122,10 +110,10 @@ def test_a_killed_build_is_no_benchmark(folder, tmp_path):
         time.sleep(0.001)
     build.kill()
     build.join()
-    (left,) = tmp_path.iterdir()
+    (left,) = made(tmp_path)
     assert 0 < len(contents(left)) < len(contents(folder))
     again = ensure(str(tmp_path), **SIZES, seed=0, version=NEWEST)
-    assert again != left
+    assert made(tmp_path) == [again]
     assert contents(again) == contents(folder)
 
 
@@ -137,7 +125,7 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "write", full)
     with pytest.raises(OSError, match="No space left"):
         ensure(str(tmp_path), 1, 1, 1, 0)
-    assert not list(tmp_path.iterdir())
+    assert not made(tmp_path)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -169,7 +157,7 @@ def test_other_content_than_was_frozen_is_refused(two_datasets, tmp_path, monkey
     monkeypatch.setitem(VERSIONS, "v1", replace(VERSIONS["v1"], sizes=sizes))
     with pytest.raises(UserError, match=r"SHA-256 \w{12}….*Babel .* 2\.18\.0 is needed"):
         ensure(str(tmp_path), 1, 1, 1, VERSIONS["v1"].seed)
-    assert not list(tmp_path.iterdir())
+    assert not made(tmp_path)
 
 
 def test_an_unknown_version_is_refused(tmp_path):
@@ -198,7 +186,7 @@ def test_another_seed_size_or_version_is_another_benchmark(two_datasets, tmp_pat
 def test_a_size_that_is_none_is_refused(tmp_path, bad):
     with pytest.raises(UserError, match=rf"data\.root\.validation={bad}: .*whole number from 1"):
         ensure(str(tmp_path), train=1, validation=bad, test=1, seed=0)
-    assert not list(tmp_path.iterdir())
+    assert not made(tmp_path)
 
 
 def test_samples_follow_from_their_arguments():

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 import torch
 from archives import member, write_tar
+from folders import made
 
 import commands
 from flix_lightning.cldr.pretraining import pretrain
@@ -96,7 +97,7 @@ def refused(tmp_path, members, message):
     assert archive.stat().st_size < 2**20
     with pytest.raises(UserError, match=message):
         open_layout(archive, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not made(tmp_path / "out")
 
 
 def test_a_bomb_of_one_file_is_refused_before_it_is_unpacked(tmp_path):
@@ -108,7 +109,7 @@ def test_a_bomb_of_one_file_is_refused_before_it_is_unpacked(tmp_path):
     assert path.stat().st_size < 2**17
     with pytest.raises(UserError, match="unpacks to more than 32 GiB"):
         open_layout(path, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not made(tmp_path / "out")
 
 
 @pytest.mark.parametrize("type", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from archives import member, of_folder, write_tar
-from folders import write_dataset
+from folders import made, write_dataset
 
 from flix_lightning.common.errors import UserError
 from flix_lightning.data import archive as source
@@ -47,7 +47,7 @@ def test_an_archive_is_its_folder(folder, tmp_path, name, mode, top):
     archive = of_folder(tmp_path / name, folder, top, mode)
     layout = open_layout(str(archive), tmp_path / "out")
     assert content(layout) == content(Layout(folder))
-    (unpacked,) = (tmp_path / "out").iterdir()
+    (unpacked,) = made(tmp_path / "out")
     assert re.fullmatch(r"data-[0-9a-f]{16}", unpacked.name)
 
 
@@ -98,7 +98,7 @@ def test_two_processes_unpack_at_once(folder, tmp_path):
         roots = pool.starmap(_root, [(archive, tmp_path / "out")] * 4)
     assert len({*roots}) == 1
     assert content(Layout(roots[0])) == content(Layout(folder))
-    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert len(made(tmp_path / "out")) == 1
 
 
 def _root(archive, out):
@@ -209,7 +209,7 @@ def test_a_bad_source_is_one_clear_line_and_leaves_nothing(name, tmp_path):
         assert str(caught.value).startswith(f"{given}: ")
         assert str(tmp_path / "out") not in str(caught.value)
     assert not list((tmp_path).rglob("*evil*"))
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists() or not made(tmp_path / "out")
 
 
 def test_an_absolute_path_stays_within(tmp_path):
@@ -232,4 +232,4 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, limit, value):
     assert archive.stat().st_size < 2**14
     with pytest.raises(UserError, match="unpacks to more than"):
         open_layout(archive, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not made(tmp_path / "out")

@@ -27,3 +27,8 @@ def write_dataset(root: Path, task: str, language: str, count: int, splits=("tra
     for split in splits:
         lines = [line_of(task, "x" * n, "y" * (n % 5), number=str(n)) for n in range(count)]
         write_split(root, task, split, language, lines)
+
+
+def made(folder):
+    """What was made in a folder, without the files of locks."""
+    return [path for path in folder.iterdir() if path.suffix != ".lock"]

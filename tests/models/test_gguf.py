@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families import GEMMA3
+from folders import made
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from flix_lightning.common.errors import UserError
@@ -156,7 +157,7 @@ def test_broken_off_nothing_is_left(package, tmp_path, monkeypatch):
     monkeypatch.setattr(package, "assemble", broken)
     with pytest.raises(UserError, match=r"tiny_gguf: .*sha256.*install it again"):
         packaged.ensure("tiny_gguf", "", str(tmp_path / "models"))
-    assert list((tmp_path / "models").iterdir()) == []
+    assert made(tmp_path / "models") == []
 
 
 def test_a_package_that_is_not_installed(tmp_path):

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from families import FAMILIES
+from folders import made
 from tiny_runs import do, json_lines, rows
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import models as kinds
@@ -132,7 +133,7 @@ def test_a_run_on_the_vocabulary_of_its_data(tiny, tmp_path):
     folder = CASES["gemma3"].save(FAMILIES["gemma3"], tmp_path / "whole")
     overrides = [f"model.pretrained={folder}", "trainer.max_steps=2", "flix.controls=[]"]
     runs = [do([*tiny, *overrides, f"model.vocabulary={which}"], tmp_path) for which in ("all", "data")]
-    (cut,) = (tmp_path / "models").iterdir()
+    (cut,) = made(tmp_path / "models")
     assert len(AutoTokenizer.from_pretrained(cut)) < len(AutoTokenizer.from_pretrained(folder))
     first, second = (rows(run, split="test") for run in runs)
     assert [row["task"] for row in first] == [row["task"] for row in second]

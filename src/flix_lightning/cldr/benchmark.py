@@ -13,7 +13,7 @@ from flix_lightning.cldr.examples import MAKERS
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, locality, reason_missing
 from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import atomic_folder
+from flix_lightning.common.files import make_once
 from flix_lightning.data.layout import Layout
 
 
@@ -153,14 +153,15 @@ def ensure(root: str, train: int, validation: int, test: int, seed: int, version
             )
     ingredients = [version, sizes, seed, PARTITIONS, babel.__version__]
     folder = Path(root) / f"cldr-{version}-{sha256(json.dumps(ingredients).encode()).hexdigest()[:8]}"
-    if not folder.exists():
-        with atomic_folder(folder) as draft:
-            write(draft, version, sizes, seed)
-            frozen = VERSIONS[version]
-            content = Layout(draft).fingerprint(sorted(draft.rglob("*.jsonl")))
-            if (sizes, seed) == (frozen.sizes, frozen.seed) and content != frozen.sha256:
-                raise UserError(
-                    f"the benchmark cldr {version} has SHA-256 {content[:12]}…, but was frozen with "
-                    f"{frozen.sha256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
-                )
-    return folder
+
+    def write_checked(draft: Path) -> None:
+        write(draft, version, sizes, seed)
+        frozen = VERSIONS[version]
+        content = Layout(draft).fingerprint(sorted(draft.rglob("*.jsonl")))
+        if (sizes, seed) == (frozen.sizes, frozen.seed) and content != frozen.sha256:
+            raise UserError(
+                f"the benchmark cldr {version} has SHA-256 {content[:12]}…, but was frozen with "
+                f"{frozen.sha256[:12]}…: Babel {babel.__version__} is installed, {FROZEN_BABEL} is needed"
+            )
+
+    return make_once(folder, write_checked)

@@ -6,11 +6,13 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock
 
 from flix_lightning.common.errors import UserError
 
@@ -54,7 +56,7 @@ def remove_temporary_files(folder: Path) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Make an empty folder that becomes `folder` when the block ends, and is deleted when it raises.
 
-    Two processes may write the same content at once: the first one's folder is kept.
+    Raises UserError if `folder` has content by then: another process was first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -62,11 +64,37 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp gives access to the owner only
         temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was first
+    except OSError as error:
+        if not folder.is_dir():
             raise
+        raise UserError(f"{folder}: another process has just made it; it is kept as it is") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Make a folder unless it is there, and return it.
+
+    Other processes that ask for the folder wait. What a killed process has left of it is deleted.
+
+    Args:
+        folder: its name must depend on all that decides its content.
+        write: writes the content into an empty folder, which is deleted if `write` raises.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False):
+        if not folder.is_dir():
+            draft = folder.with_name(f".{folder.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                draft.mkdir()
+                write(draft)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return folder
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import atomic_folder, sha256
+from flix_lightning.common.files import make_once, sha256
 from flix_lightning.data.layout import Layout, find_layout, is_hidden
 from flix_lightning.tasks.definitions import Tasks
 
@@ -48,12 +48,13 @@ def open_layout(root: str | Path, unpack_to: Path, tasks: Tasks | None = None) -
         )
     name = re.sub(r"(\.jsonl)?\.(tgz|tar\.\w+)$", "", root.name)
     folder = unpack_to / f"{name}-{sha256(root)[:16]}"
-    if not folder.is_dir():
+
+    def unpack_checked(draft: Path) -> None:
         _log.info("unpacking %s to %s", root, folder)
-        with atomic_folder(folder) as draft:
-            unpack(root, draft)
-            find_layout(draft, tasks, shown_as=root)
-    return Layout(find_layout(folder, tasks), tasks)
+        unpack(root, draft)
+        find_layout(draft, tasks, shown_as=root)
+
+    return Layout(find_layout(make_once(folder, unpack_checked), tasks), tasks)
 
 
 def unpack(archive: Path, folder: Path) -> None:

