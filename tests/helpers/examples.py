@@ -19,6 +19,9 @@ class MadeUp(Run):
     def predictions(self, row):
         return []
 
+    def targets(self, row):
+        return ("",) * row.n
+
 
 def alike(row):
     """Examples that all have the row's own score, so that resampling them changes nothing."""

@@ -125,6 +125,25 @@ def test_macro_averages_are_over_the_languages_that_all_lines_share():
     assert cells["yo"] == ("61.0", "50.0")
 
 
+def test_lines_that_were_tested_on_other_examples_have_no_interval_over_languages():
+    runs = [made("FLix", value=60), made("LoRA", value=50)]
+    for found in ({"n": 1}, {"targets": ("a",) * 10}):
+        small = made("LoRA", value=50)
+        if "targets" in found:
+            small.targets = lambda row, found=found: found["targets"]
+        else:
+            small.rows = [replace(row, **found) for row in small.rows]
+        report = Comparison.of([runs[0], small]).report("")
+        differences = lines(report)["FLix minus"]
+        assert differences["LoRA"] == ["+10.0"] * 3
+        assert differences["  over languages"] == ["—"] * 3
+        (note,) = (note for note in report.tables[0].footnotes if "other examples" in note)
+        assert note.startswith("LoRA and FLix were tested on other examples in NER, summaries: ")
+    whole = Comparison.of(runs).report("")
+    assert lines(whole)["FLix minus"]["  over languages"] == ["+10.0 to +10.0"] * 3
+    assert not [note for note in whole.tables[0].footnotes if "other examples" in note]
+
+
 def test_zero_shot_has_columns_of_its_own():
     unseen = ("ner", "zu", "unseen_family")
     tested = {("test", "ner", "sw", 100): 70.0, ("test", *unseen[:2], 100, unseen[2]): 30.0}

@@ -74,7 +74,7 @@ class Run:
     def __init__(self, cfg: DictConfig, path: str | Path):
         self.cfg, self.path = cfg, Path(path)
         self.id = self.path.name.rpartition("-")[2]
-        self._counts: dict[Row, NDArray[np.float64]] = {}
+        self._scored: dict[Row, tuple[NDArray[np.float64], tuple[str, ...]]] = {}
 
     @classmethod
     def resolve(cls, cfg: DictConfig) -> "Run":
@@ -357,10 +357,17 @@ class Run:
 
     def counts(self, row: Row) -> NDArray[np.float64]:
         """Return what each example of a test row adds to the sums of its metric, `[examples, sums]`."""
-        if row not in self._counts:  # FLix's are compared with those of every baseline
+        return self._score(row)[0]
+
+    def targets(self, row: Row) -> tuple[str, ...]:
+        """Return the targets of a test row's examples, in the order of `counts`."""
+        return self._score(row)[1]
+
+    def _score(self, row: Row) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+        if row not in self._scored:  # FLix's are compared with those of every baseline
             _, texts, targets = zip(*self.predictions(row), strict=True)
-            self._counts[row] = get_metric(row.metric).counts(texts, targets)
-        return self._counts[row]
+            self._scored[row] = get_metric(row.metric).counts(texts, targets), targets
+        return self._scored[row]
 
     def logged(self, name: str) -> list[tuple[int, float]]:
         """Read the values that the CSV logger got under a name: (optimizer step, value), by step.

@@ -11,9 +11,12 @@ from flix_lightning.reports.columns import ScoreColumn
 from flix_lightning.reports.intervals import bootstrap, resampled_sums, t_half_width
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.tables.scores import Scores
+from flix_lightning.runs.rows import Row
+from flix_lightning.runs.run import Run
 from flix_lightning.tasks.metrics import get_metric
 
 Interval = tuple[float, float]
+Scored = tuple[Run, Row]
 
 VERDICTS = "ahead", "not told apart", "behind"
 
@@ -24,7 +27,8 @@ class Difference:
 
     Attributes:
         by_seed: for each seed of both.
-        over_languages: 95 % interval of a paired bootstrap over languages and their examples.
+        over_languages: 95 % interval of a paired bootstrap over languages and their examples; None where the
+            lines were tested on other examples.
     """
 
     by_seed: Sequence[float]
@@ -32,16 +36,16 @@ class Difference:
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds of both."""
+        """The mean over the seeds that both lines have."""
         return fmean(self.by_seed) if self.by_seed else None
 
     @property
     def over_seeds(self) -> Interval | None:
-        """95 % t-interval of two seeds or more."""
+        """The 95 % t-interval over the seeds, if there are two or more."""
         return self.interval_over_seeds(0.95)
 
     def interval_over_seeds(self, confidence: float) -> Interval | None:
-        """t-interval of two seeds or more."""
+        """The t-interval over the seeds, if there are two or more."""
         if len(self.by_seed) < 2:
             return None
         half = t_half_width(self.by_seed, confidence)
@@ -89,6 +93,25 @@ def told_apart(found: Mapping[str, Sequence[Difference]], heads: Sequence[str]) 
     return [f"{correction}, these differences exclude 0: {', '.join(remaining) or 'none'}."]
 
 
+def unpaired(scores: Scores, minus: Mapping[str, str]) -> list[str]:
+    """Say which lines were tested on other examples than the line that they are compared with.
+
+    Args:
+        minus: line -> the line that it is subtracted from.
+    """
+    notes = []
+    for other, ours in minus.items():
+        heads = [
+            one.head for one in scores.columns if not _same_examples(_paired_rows(scores, one, ours, other))
+        ]
+        if heads:
+            notes.append(
+                f"{other} and {ours} were tested on other examples in {', '.join(heads)}: their difference "
+                "has no interval over languages there."
+            )
+    return notes
+
+
 def by_language(scores: Scores, column: ScoreColumn, ours: str, other: str) -> dict[str, tuple[float, float]]:
     """Language -> the two lines' scores there, means over the seeds that have both."""
     found = {}
@@ -114,15 +137,28 @@ def difference_lines(name: str, found: Sequence[Difference]) -> list[tuple[str, 
 
 def _resampled(scores: Scores, column: ScoreColumn, ours: str, other: str) -> NDArray[np.float64]:
     """`[languages, resamples]`: the difference on resampled examples, averaged over the seeds of both."""
-    both = sorted(scores.by_seed(column, ours).keys() & scores.by_seed(column, other).keys())
+    paired = _paired_rows(scores, column, ours, other)
     found = []
-    for language in scores.languages(column) if both else ():
-        rows = [[scores.rows(column, line, seed)[language] for seed in both] for line in (ours, other)]
-        counts = np.array([[run.counts(row) for run, row in paired] for paired in rows])
+    for rows in paired if _same_examples(paired) else ():
+        counts = np.array([[run.counts(row) for run, row in line] for line in rows])
         _, row = rows[0][0]
         left, right = get_metric(row.metric).score(resampled_sums(counts)).mean(axis=2).T
         found.append(left - right)
     return np.array(found)
+
+
+def _paired_rows(scores: Scores, column: ScoreColumn, ours: str, other: str) -> list[list[list[Scored]]]:
+    """For each language: the rows of both lines, on the seeds of both."""
+    both = sorted(scores.by_seed(column, ours).keys() & scores.by_seed(column, other).keys())
+    return [
+        [[scores.rows(column, line, seed)[language] for seed in both] for line in (ours, other)]
+        for language in (scores.languages(column) if both else ())
+    ]
+
+
+def _same_examples(paired: Sequence[Sequence[Sequence[Scored]]]) -> bool:
+    """Whether all rows of each language are of the same examples; the targets tell."""
+    return all(len({run.targets(row) for line in rows for run, row in line}) == 1 for rows in paired)
 
 
 def _interval(ends: Interval | None) -> str:

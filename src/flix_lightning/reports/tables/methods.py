@@ -8,7 +8,7 @@ from flix_lightning.reports import paper
 from flix_lightning.reports.columns import METHODS, ScoreColumn
 from flix_lightning.reports.paper import DASH, Footnotes
 from flix_lightning.reports.render import Best, Column, Report, Section, Table
-from flix_lightning.reports.tables.differences import difference_lines, differences, told_apart
+from flix_lightning.reports.tables.differences import difference_lines, differences, told_apart, unpaired
 from flix_lightning.reports.tables.scores import Scores, mean
 from flix_lightning.runs.run import Run
 
@@ -89,7 +89,13 @@ def report(
         title,
         (*heads, Column("Avg.")),
         tuple(Section(title, tuple(lines)) for title, lines in {**sections, **(more or {})}.items()),
-        (*explained, f"Differences are paired by seed; {INTERVALS}", *corrected, *notes),
+        (
+            *explained,
+            f"Differences are paired by seed; {INTERVALS}",
+            *unpaired(scores, minus),
+            *corrected,
+            *notes,
+        ),
     )
     return Report((table,), scores.gaps())
 
