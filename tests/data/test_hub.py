@@ -131,6 +131,22 @@ def test_it_is_written_once_and_again_when_a_file_changes(sources, tmp_path, mon
     assert sorted(one.name for one in tmp_path.iterdir() if one.is_dir()) == sorted([folder.name, other.name])
 
 
+@pytest.mark.parametrize("pattern", ["PLACE/**/*.csv", "PLACE/*/*.csv", ["PLACE/one/a.csv"]])
+def test_a_changed_file_that_a_pattern_names_is_read_again(pattern, tmp_path):
+    place = tmp_path / "mine"
+    (place / "one").mkdir(parents=True)
+    named = (
+        [one.format(place=place) for one in pattern] if isinstance(pattern, list) else f"{place}/{pattern}"
+    )
+    source = {"path": "csv", "data_files": {"test": named}, "languages": ["sw"]}
+    found = []
+    for text in ("a", "b"):
+        (place / "one/a.csv").write_text(f"text,target\n{text},PER: A\n")
+        folder = hub.ensure(tmp_path, {"ner": source})
+        found += [line["text"] for line in read(folder, "ner", "test", "sw")]
+    assert found == ["a", "b"]
+
+
 TITLE = {"title": None}
 MISTAKES = [
     ("ner", {"columns": {"text": "sentense"}}, "no column 'sentense' for 'text'; did you mean 'sentence'?"),
@@ -160,6 +176,11 @@ MISTAKES = [
         "qa_in_lang",
         {"splits": None, "data_files": {"whole": "FILE"}},
         "none of train, validation, test, but whole",
+    ),
+    (
+        "qa_in_lang",
+        {"data_files": {"train": 5}},
+        "data_files.train is 5; a path, or a list of paths, is needed",
     ),
     ("semantic_parsing", {"language_column": "language"}, "no column 'language' for 'language_column'"),
 ]

@@ -140,6 +140,26 @@ def test_new_data_is_another_evaluation(done, other, tmp_path):
     assert {path: path.read_bytes() for path in kept} == kept
 
 
+def test_another_name_of_a_language_in_prompts_is_another_evaluation(done, other, tmp_path):
+    given = [f"run={done}", f"data.root={other}", f"output={tmp_path}"]
+    folders = {
+        evaluate(compose(*given, *named))
+        for named in ([], ["data.languages={am: Own}"], ["data.languages={am: Other}"])
+    }
+    assert len(folders) == 3
+
+
+def test_data_that_cannot_be_made_again_is_a_warning(done, other, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.data.allow_missing = True
+    cfg.data.root = {"_target_": "flix_lightning.data.hub.ensure", "root": str(tmp_path), "sources": {}}
+    OmegaConf.save(cfg, run / "config.yaml")
+    evaluate(compose(f"run={run}", f"data.root={other}", f"output={tmp_path}"))
+    assert any("sources is empty" in one.getMessage() for one in caplog.records)
+
+
 @pytest.mark.parametrize(
     ("root", "seen", "said"),
     [(None, "unseen_language", "going on without 1 files"), ("gone", "seen", "counts as trained")],

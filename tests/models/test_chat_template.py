@@ -1,5 +1,6 @@
 """A model's chat template around the prompt, against Transformers' own rendering of the conversation."""
 
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -103,6 +104,17 @@ def test_a_run_with_the_template_is_another_run_and_its_predictor_uses_it(folder
         [ids], _ = predictor._tokenization.inputs(["habari"])
         expected = conversation(folder, "habari", "")
         assert (ids == expected[: len(ids)]) == run.cfg.model.chat_template
+
+
+def test_an_edited_template_is_another_base_where_it_is_used(folder, tmp_path):
+    edited = tmp_path / "edited"
+    shutil.copytree(folder, edited)
+    before = [models.fingerprint(str(edited), "main", used) for used in (False, True)]
+    (template,) = edited.glob("*.jinja")
+    template.write_text(template.read_text() + " ")
+    after = [models.fingerprint(str(edited), "main", used) for used in (False, True)]
+    assert after[0] == before[0] == models.fingerprint(str(folder), "main")
+    assert after[1] != before[1]
 
 
 def test_a_cut_vocabulary_keeps_the_template(folder, tmp_path):

@@ -28,7 +28,6 @@ from hydra.core.override_parser.types import Override, OverrideType  # noqa: E40
 from hydra.errors import (  # noqa: E402
     ConfigCompositionException,
     HydraException,
-    InstantiationException,
     OverrideParseException,
 )
 from hydra.types import RunMode  # noqa: E402
@@ -193,8 +192,6 @@ def print_error(error: Exception, config: str = "train") -> None:
 
 def error_line(error: Exception, config: str = "train") -> str:
     """Say in one line what is wrong with the command of `conf/<config>.yaml`."""
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
-        error = error.__cause__  # the message of the called function itself
     text = one_line(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{text}: pip install --constraint constraints.txt --editable . installs what is needed"

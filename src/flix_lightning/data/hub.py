@@ -9,6 +9,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ VERSION = 1
 
 _OPTIONAL = settings.nullable(settings.TEXT)
 _MAPPING = settings.nullable(settings.MAPPING)
+_FILES = settings.list_of(settings.TEXT, "a path, or a list of paths,")
 #: What the keys of a source may be; docs/data-and-models.md explains them.
 _KEYS = {
     "path": settings.TEXT,
@@ -94,6 +96,8 @@ class _Source:
         if unknown := [split for split in splits if split not in SPLITS]:
             raise UserError(f"{place}.splits.{unknown[0]}: no such split; splits are {', '.join(SPLITS)}")
         columns = text_keys(f"{place}.columns", spec.get("columns") or {})
+        for split, given in text_keys(f"{place}.data_files", spec.get("data_files") or {}).items():
+            _FILES.require(f"{place}.data_files.{split}", [given] if isinstance(given, str) else given)
         for part, values in ("splits", splits.values()), ("columns", columns.values()):
             for value in values:
                 _OPTIONAL.require(f"{place}.{part}", value)
@@ -109,10 +113,13 @@ class _Source:
         files = set()
         for name in self.languages.values() or [""]:
             options = self._options(name)
-            patterns = [options["path"], *(options.get("data_files") or {}).values()]
-            for path in map(Path, patterns):
-                inside = path.rglob("*") if path.is_dir() else path.parent.glob(path.name)
-                files |= {one for one in inside if one.is_file() and not is_hidden(one.name)}
+            patterns = [options["path"]]
+            for given in (options.get("data_files") or {}).values():
+                patterns += [given] if isinstance(given, str) else given
+            for pattern in patterns:
+                path = Path(pattern)
+                found = path.rglob("*") if path.is_dir() else map(Path, glob(pattern, recursive=True))
+                files |= {one for one in [path, *found] if one.is_file() and not is_hidden(one.name)}
         return [[str(path), sha256(path)] for path in sorted(files)]
 
     def write(self, layout: Layout, cache: str) -> None:

@@ -75,6 +75,9 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
         "tasks": [layout.tasks.get(task).deciding() for task in sorted(names)],
         "precision": cfg.precision or run.cfg.trainer.precision,
     }
+    # Evaluations from before `data.languages` keep their folder.
+    if languages := run.tasks.deciding_names(one.language for one in mixture.evaluate):
+        deciding["languages"] = languages
     name = f"{layout.root.name}-{hash_settings(deciding)}"
     folder = Path(cfg.output) / "evaluations" / run.path.resolve().name / name
     if not (folder / "results.jsonl").exists():

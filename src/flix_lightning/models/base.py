@@ -61,17 +61,22 @@ class Base:
         return like.new_tensor(self.decoder_start).repeat(len(like), 1)
 
 
-def fingerprint(pretrained: str, revision: str) -> str:
-    """Identify the weights: the SHA-256 of a folder's files, or a hub model's name and revision.
+#: Suffixes of the files of a model and its tokenizer.
+_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
 
-    Raises UserError if `pretrained` looks like a folder and does not exist.
+
+def fingerprint(pretrained: str, revision: str, chat_template: bool = False) -> str:
+    """Identify a model: the SHA-256 of a folder's files, or a hub model's name and revision.
+
+    `chat_template` counts the file of the chat template too, which matters only where it is used. Raises
+    UserError if `pretrained` looks like a folder and does not exist.
     """
     source = _source(pretrained)
     if not source.is_dir():
         return f"{pretrained}@{revision}"
     digest = hashlib.sha256()
     for path in sorted(source.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt"):
+        if path.suffix in _FILES or (chat_template and path.suffix == ".jinja"):
             digest.update(path.name.encode() + b"\0" + bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:16]
 

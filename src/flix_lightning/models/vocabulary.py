@@ -52,7 +52,7 @@ def cut(
         UserError: the model cannot be loaded, or its tokenizer is neither BPE nor Unigram.
     """
     chat = ["chat"] if chat_template else []
-    parts = json.dumps([models.fingerprint(pretrained, revision), dtype, VERSION, key, *chat])
+    parts = json.dumps([models.fingerprint(pretrained, revision, chat_template), dtype, VERSION, key, *chat])
     folder = root / f"{Path(pretrained).name}-cut-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"
 
     def write(draft: Path) -> None:

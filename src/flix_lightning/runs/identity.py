@@ -22,7 +22,7 @@ def run_id(run: "Run") -> str:
     """
     cfg, mixture = run.cfg, run.mixture
     datasets = [*mixture.train, *mixture.evaluate]
-    base = models.fingerprint(run.pretrained, cfg.model.revision)
+    base = models.fingerprint(run.pretrained, cfg.model.revision, run.chat_template)
     if cfg.model.vocabulary != "all":  # the files decide which tokens are kept
         base += f" with the vocabulary of the {cfg.model.vocabulary}"
     # Runs from before these two settings keep their id.

@@ -3,6 +3,7 @@
 from copy import copy
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -123,7 +124,8 @@ def make_value(value: Any) -> Any:
     """Return a value as the config gives it, or what its `_target_` call returns.
 
     Raises:
-        UserError: the call is none of MAKERS. A config may come with the run of somebody else.
+        UserError: the call is none of MAKERS, as a config may come with the run of somebody else; or the call
+            itself raises it.
     """
     if not OmegaConf.is_dict(value):
         return value
@@ -132,4 +134,9 @@ def make_value(value: Any) -> Any:
         raise UserError(f"_target_ is {target!r}; one of {', '.join(MAKERS)} is needed")
     call = copy(value)  # which keeps its place in the config, for error messages
     call["_target_"] = target
-    return instantiate(call, _recursive_=False)
+    try:
+        return instantiate(call, _recursive_=False)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
