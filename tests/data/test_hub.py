@@ -135,9 +135,7 @@ def test_it_is_written_once_and_again_when_a_file_changes(sources, tmp_path, mon
 def test_a_changed_file_that_a_pattern_names_is_read_again(pattern, tmp_path):
     place = tmp_path / "mine"
     (place / "one").mkdir(parents=True)
-    named = (
-        [one.format(place=place) for one in pattern] if isinstance(pattern, list) else f"{place}/{pattern}"
-    )
+    named = json.loads(json.dumps(pattern).replace("PLACE", str(place)))
     source = {"path": "csv", "data_files": {"test": named}, "languages": ["sw"]}
     found = []
     for text in ("a", "b"):
