@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     overrides = [one for one in arguments if not one.startswith(OUT)]
     if refused := [one for one in overrides if one.startswith(("seed=", "+sweeps="))]:
         raise UserError(f"{refused[0]}: the page is of every table and of every seed that is there")
-    (cfg,) = cli.sweep_configs(overrides)
+    cfg = cli.sweep_configs(overrides)[0]
     output = Path(cfg.output)
     places = [Path(one.removeprefix(OUT)) for one in arguments if one.startswith(OUT)]
     place = places[-1] if places else output / "dashboard.html"

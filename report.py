@@ -29,7 +29,9 @@ def main(arguments: list[str]) -> int:
     from flix_lightning.runs.run import Run, resolve_all
 
     overrides = [one for one in arguments if one != FLAG]
-    folders = [one for one in cli.parse_options(overrides).overrides if "=" not in one and one[0] != "~"]
+    folders = [
+        one for one in cli.parse_options(overrides).overrides if "=" not in one and not one.startswith("~")
+    ]
     if folders:
         if len(folders) < len(overrides):
             raise UserError("either folders of runs or KEY=VALUE; both are given")

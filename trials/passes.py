@@ -29,14 +29,14 @@ def passes(run: Run) -> dict[str, list[tuple[int, float]]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table of one run."""
-    (cfg,) = cli.sweep_configs(arguments)
-    table = Table("task", "datasets", "examples each", "passes")
-    for task, found in passes(Run.resolve(cfg)).items():
-        sizes, times = zip(*found, strict=True)
-        ranges = (f"{min(sizes)} to {max(sizes)}", f"{min(times):.1f} to {max(times):.1f}")
-        table.add_row(task, str(len(found)), *ranges)
-    Console().print(table)
+    """Print the table of each run."""
+    for run in map(Run.resolve, cli.sweep_configs(arguments)):
+        table = Table("task", "datasets", "examples each", "passes", title=run.name)
+        for task, found in passes(run).items():
+            sizes, times = zip(*found, strict=True)
+            ranges = (f"{min(sizes)} to {max(sizes)}", f"{min(times):.1f} to {max(times):.1f}")
+            table.add_row(task, str(len(found)), *ranges)
+        Console().print(table)
     return 0
 
 

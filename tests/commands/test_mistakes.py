@@ -46,6 +46,7 @@ mixture.sampling=5 -> mixture.sampling is 5 ; a mapping
 mixture.sampling.temperature=nan -> sampling.temperature is nan ; above 0
 mixture.sampling.cap=0.5 -> sampling.cap is 0.5 ; whole number from 1
 mixture.ranks=5 -> `mixture.ranks` is not a container
+tasks=ner -> tasks is 'ner' ; path of a task's YAML
 data.root=??? -> data.root has no value ; data.root=VALUE
 data.root=nowhere -> nowhere ; data.root is a folder
 data.root={{_target_:os.getcwd}} -> _target_ is 'os.getcwd' ; cldr.benchmark
@@ -97,6 +98,8 @@ logger=[wandb] logger.wandb.project=5 -> W&B does not start ; project ; valid st
 logger=[wandb] logger.wandb.mode=of -> wandb.mode ; 'of' ; offline, online
 +mixture.trian=[] -> mixture.trian ; 'train'
 +optimizer.weight_decay=0.1 -> optimizer.weight_decay: no such key
++trainer.limit_val_batches=0 -> limit_val_batches cannot be set ; evaluation.validation_cap
+trainer.strategy={{_target_:os.getcwd}} -> error: _target_ is 'os.getcwd' ; ShardedStrategy
 +trainer.max_step=5 -> trainer.max_step: no such key ; 'trainer.max_steps'
 +trainer.determinstic=true -> trainer.determinstic: no such key ; 'trainer.deterministic'
 ++sede=5 -> sede: no such key ; 'seed'
@@ -266,7 +269,7 @@ def test_a_bad_source(earlier, error_of, tiny, data, tmp_path, how):
     line = error_of(*tiny, f"data.root={make(tmp_path / 'data', data)}")
     for part in expected:
         assert part in line
-    assert not list((earlier[0] / "outputs/data").glob("*"))
+    assert not list((earlier[0] / "outputs/data").glob("[!.]*"))
 
 
 # -- disk, hub, results
@@ -483,7 +486,7 @@ RUNS = {
     "config of a list": (lambda run: (run / "config.yaml").write_text("- 1"), ["config.yaml", "a mapping"]),
     "config that lacks the model": (
         lambda run: (run / "config.yaml").write_text("a: 1"),
-        ["model.pretrained is null"],
+        ["seed is null"],
     ),
     "config of another base": (
         lambda run: swap(run / "config.yaml", "  pretrained: .*", "  pretrained: cldr-base"),
@@ -498,6 +501,18 @@ RUNS = {
             run / "config.yaml", "  pretrained: .*", "  pretrained: {_target_: os.system, command: x}"
         ),
         ["_target_ is 'os.system'", "gguf"],
+    ),
+    "config of kinds in a list": (
+        lambda run: swap(run / "config.yaml", "  attributes: .*", "  attributes: [family]"),
+        ["mixture.attributes is ['family']", "{KIND: {from: language"],
+    ),
+    "config of a wrong choice": (
+        lambda run: swap(run / "config.yaml", "selection: .*", "selection: [x]"),
+        ["evaluation.selection is ['x']", "one of task, average"],
+    ),
+    "config that names a file to read": (
+        lambda run: swap(run / "config.yaml", "tasks: .*", "tasks: {ner: secrets.yaml}"),
+        ["config.yaml: tasks.ner is 'secrets.yaml'", "a mapping"],
     ),
     "no results": (lambda run: (run / "results.jsonl").unlink(), ["no finished run", "results.jsonl"]),
     "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), ["checkpoints has no"]),

@@ -57,6 +57,19 @@ def test_other_inputs_leave_it_untouched(tmp_path, inputs, names):
     assert path.read_text() == "one\n"
 
 
+@pytest.mark.parametrize("inputs", ["[1]", "5", "{"])
+def test_inputs_of_something_else_are_one_line(tmp_path, inputs):
+    path = tmp_path / "out.jsonl"
+    path.write_text("one\n")
+    (tmp_path / "out.jsonl.inputs.json").write_text(inputs)
+    with (
+        pytest.raises(UserError, match="exists already and cannot be resumed"),
+        open_append_file(path, INPUTS),
+    ):
+        pass
+    assert path.read_text() == "one\n"
+
+
 def test_a_file_of_something_else_stays_untouched(tmp_path):
     path = tmp_path / "thesis.txt"
     path.write_text("no end of line")

@@ -1,6 +1,7 @@
 """Options stand anywhere, a conf folder of one's own works everywhere, and --help explains every key."""
 
 import random
+from pathlib import Path
 
 import pytest
 import yaml
@@ -25,6 +26,13 @@ def test_options_stand_anywhere(seed):
     assert (found.multirun, found.cfg, found.config_dir, found.resolve) == (True, "job", "mine", True)
     assert found.ordered[-3:] == found.overrides
     assert vars(cli.parse_options(found.ordered)) == vars(found)
+
+
+def test_the_home_folder_stands_at_the_start_of_a_value(monkeypatch):
+    given = ["output=~/a", "+data.root=~", "~flix.dropout", "run=a~/b", "input=~b/c"]
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
+    home = str(Path.home())
+    assert cli.arguments() == [f"output={home}/a", f"+data.root={home}", *given[2:]]
 
 
 @pytest.mark.parametrize(
@@ -140,5 +148,9 @@ def test_help_of_a_group_and_of_plain_commands(tmp_path):
     shown = commands.run(tmp_path, "train.py", "--help", "trainer=gpu")
     assert "trainer.batch_size=512" in shown.out
     assert "trainer.compile=false" in shown.out
+    (tmp_path / "mine/trainer").mkdir(parents=True)
+    (tmp_path / "mine/trainer/empty.yaml").write_text("# nothing yet\n")
+    shown = commands.run(tmp_path, "train.py", "--config-dir", "mine", "--help", "trainer=empty")
+    assert "--cfg job" in shown.out
     for script in ("report.py", "plan.py", "dashboard.py"):
         assert f"python {script}" in commands.run(tmp_path, script, "--help").out

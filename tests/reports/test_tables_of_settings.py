@@ -6,7 +6,8 @@ from statistics import fmean, stdev
 import pytest
 from examples import made_up, run
 
-from flix_lightning.reports.tables import gates, growth, make, search, table3
+from flix_lightning.common.errors import UserError
+from flix_lightning.reports.tables import gates, growth, make, search, table3, table4
 from flix_lightning.runs.rows import Row
 
 
@@ -51,6 +52,17 @@ def test_table3s_curves_are_means_over_seeds_beside_the_papers():
     ours, theirs = table3.curves(runs)
     assert ours.series == {"validation": [(0.0, 40.5), (0.3, 60)], "test": [(0.0, 51.5), (0.3, 70)]}
     assert theirs.series["test"] == [(0.0, 88.9), (0.3, 88.7), (0.5, 88.8), (0.7, 89.3)]
+
+
+def test_a_table_of_rates_or_ranks_names_a_run_with_one_for_each_kind():
+    by_kind = qa_run({"task": 0.0, "language": 0.5}, 0, 60, 70)
+    with pytest.raises(UserError, match=r"FLix-.*: flix.dropout is .*; Table 3 needs one rate for all kinds"):
+        table3.table([by_kind])
+    by_kind.cfg.flix.ranks = {"language": {"default": 2}}
+    with pytest.raises(
+        UserError, match=r"flix.ranks.language is .*; Table 4 needs one rank for all languages"
+    ):
+        table4.table([by_kind])
 
 
 # -- over languages
@@ -164,6 +176,10 @@ NINE = {(rate, dropout, 0): 50.0 for rate in (5e-4, 1e-3, 2e-3) for dropout in (
 )
 def test_a_search_goes_on_beside_its_best_trial(best, wanted):
     assert following({**NINE, best: 60.0}) == f"next, {wanted}"
+
+
+def test_a_search_that_lacks_its_first_seed_goes_on_with_it():
+    assert following({(1e-3, 0.3, 1): 60.0}) == "next, learning rate 0.001 with dropout 0.3, seed 0"
 
 
 def test_a_search_ends_with_two_settings_on_three_seeds():

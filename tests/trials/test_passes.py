@@ -34,5 +34,5 @@ def test_passes_are_those_of_the_batches(tiny, tmp_path):
 
 
 def test_the_command_prints_a_line_a_task(tiny, tmp_path, capsys):
-    assert main([*tiny, f"output={tmp_path}"]) == 0
-    assert "semantic_parsing" in capsys.readouterr().out
+    assert main([*tiny, f"output={tmp_path}", "seed=0,1"]) == 0
+    assert capsys.readouterr().out.count("semantic_parsing") == 2

@@ -78,8 +78,8 @@ def open_append_file(path: Path, inputs: Mapping[str, str | bool]) -> Iterator[A
 def _check_same(path: Path, inputs_path: Path, inputs: Mapping[str, str | bool]) -> None:
     cure = f"delete it and {inputs_path.name}, or name another file"
     try:
-        before = json.loads(inputs_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        before = dict(json.loads(inputs_path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} exists already and cannot be resumed; {cure}") from error
     if changed := [key for key in before.keys() | inputs.keys() if before.get(key) != inputs.get(key)]:
         raise UserError(f"{path} was begun with another {', '.join(sorted(changed))}; call as before, {cure}")

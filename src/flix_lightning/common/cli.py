@@ -88,7 +88,7 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
 
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(job)
     with errors_as_lines(config):
-        options = parse_options(sys.argv[1:])
+        options = parse_options(arguments())
         if options.help:
             print_help(config, options)
             return
@@ -116,7 +116,7 @@ def plain_main(main: Callable[[list[str]], int | None], text: str) -> None:
         if {"--help", "-h"} & set(sys.argv):
             print(name_commands(f"{text.strip()}\n\n`python train.py --help` lists the keys."))
             return
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main(arguments()))
 
 
 @contextmanager
@@ -143,6 +143,12 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def arguments() -> list[str]:
+    """Return the command's arguments. `~/` at the start of a value, which shells keep, is the home folder."""
+    home = str(Path.home())
+    return [re.sub("^([^=]+=)~(?=/|$)", lambda key: key[1] + home, one) for one in sys.argv[1:]]
 
 
 def parse_options(arguments: Sequence[str]) -> Namespace:
@@ -287,6 +293,10 @@ def _add_own_tasks(cfg: DictConfig, folders: Iterable[str]) -> None:
     What the config or an earlier folder says about a task comes first.
     """
     if "tasks" in cfg:
+        if not (cfg.tasks is None or OmegaConf.is_dict(cfg.tasks)):
+            raise UserError(
+                f"tasks is {cfg.tasks!r}; {{NAME: path of a task's YAML, or its content}} is needed"
+            )
         own = [Path(folder) / "task" for folder in folders if Path(folder) != CONF]
         files = {path.stem: str(path) for folder in reversed(own) for path in sorted(folder.glob("*.yaml"))}
         cfg.tasks = {**files, **(cfg.tasks or {})}

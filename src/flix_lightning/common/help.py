@@ -50,6 +50,8 @@ def entries(folders: Sequence[Path], config: str) -> list[Entry]:
     group = config.rpartition("/")[0]
     found: dict[str, Entry] = {}
     root = yaml.compose(text)
+    if not isinstance(root, yaml.MappingNode):  # an empty file
+        return []
     for key, value in root.value:
         for base in value.value if key.value == "defaults" else ():
             if base.value != "_self_" and isinstance(base, yaml.ScalarNode):

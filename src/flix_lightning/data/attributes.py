@@ -31,6 +31,8 @@ def parse_attributes(cfg: Any) -> list[Attribute]:
     Raises:
         UserError: It has another form, or gives a kind that every dataset has.
     """
+    if not isinstance(cfg or {}, Mapping):
+        raise UserError(f"mixture.attributes is {cfg!r}; {{KIND: {_FORM}}} is needed")
     return [_parse(check_name("mixture.attributes", kind), rule) for kind, rule in (cfg or {}).items()]
 
 

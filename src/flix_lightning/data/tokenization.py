@@ -74,6 +74,11 @@ class Tokenization:
             [] if self.is_encoder_decoder else self._encode([DECODER_ONLY_SEPARATOR], special=False)[0]
         )
         room = self.max_input_length - len(separator)
+        if room < 1:
+            raise UserError(
+                f"data.max_input_length={self.max_input_length}: what stands between input and answer takes "
+                f"{len(separator)} tokens by itself"
+            )
         ids, heads, cut = self._encode_heads(texts, room, special=True)
         for row in (row for row, is_cut in enumerate(cut) if is_cut):
             # Only the tokenizer knows which special tokens must stay at the end.

@@ -44,16 +44,8 @@ from flix_lightning.tasks.metrics import get_metric
 
 log = logging.getLogger(__name__)
 
-#: What is read from the config of a finished run, and what it may be.
-_READ_FROM_CONFIG = {
-    "model.pretrained": settings.PATH_OR_CALL,
-    "model.revision": settings.TEXT,
-    "model.dtype": settings.TEXT,
-    "flix.name": settings.NAME,
-    "mixture.name": settings.NAME,
-    "data.name": settings.NAME,
-    "seed": settings.integer(0),
-}
+#: Settings that the config of every finished run has. Other settings are newer than some runs.
+_IN_EVERY_CONFIG = ("seed", "data.name", "flix.name", "model.pretrained", "model.revision", "model.dtype")
 
 
 class Run:
@@ -378,7 +370,11 @@ class Run:
             UserError: a file cannot be read, or is not the logger's.
         """
         points: dict[int, float] = {}
-        files = self.metrics.glob("version_*/metrics.csv")
+        files = [
+            path
+            for path in self.metrics.glob("version_*/metrics.csv")
+            if path.parent.name.removeprefix("version_").isdecimal()
+        ]
         for path in sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_"))):
             try:
                 with path.open(encoding="utf-8", newline="") as file:
@@ -423,8 +419,13 @@ def read_config(path: Path) -> DictConfig:
         raise UserError(f"{path}: no config of a run ({reason}); one that the run wrote is needed") from error
     if not OmegaConf.is_dict(cfg) or "${" in text:
         raise UserError(f"{path}: no config of a run, which is a mapping of plain values, without ${{…}}")
-    for key, kind in _READ_FROM_CONFIG.items():
-        kind.require(f"{path}: {key}", OmegaConf.select(cfg, key))
+    for key, declared in SETTINGS.items():
+        value = plain(OmegaConf.select(cfg, key))
+        if isinstance(declared, settings.Setting) and (value is not None or key in _IN_EVERY_CONFIG):
+            declared.kind.require(f"{path}: {key}", value)
+    settings.NAME.require(f"{path}: mixture.name", OmegaConf.select(cfg, "mixture.name"))
+    for name, task in (plain(cfg.get("tasks")) or {}).items():
+        settings.MAPPING.require(f"{path}: tasks.{name}", task)  # a path would be read, with what it looks up
     return cfg
 
 

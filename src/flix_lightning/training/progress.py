@@ -49,7 +49,13 @@ class ProgressBar(Callback):
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Open a bar of generated batches."""
-        self.bar = tqdm(total=sum(trainer.num_test_batches), desc="testing", unit="batch", leave=False)
+        self.bar = tqdm(
+            total=sum(trainer.num_test_batches),
+            desc="testing",
+            unit="batch",
+            leave=False,
+            disable=not trainer.is_global_zero,
+        )
 
     def on_test_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Count a batch."""
@@ -89,14 +95,15 @@ class ProgressLines(Callback):
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Log that validation begins."""
-        log.info("%s: validating at step %d", self.name, trainer.global_step)
+        if trainer.is_global_zero:
+            log.info("%s: validating at step %d", self.name, trainer.global_step)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Log that a test begins, and with which features; each task and each control has its own test."""
-        active = "all" if module.active is None else " and ".join(module.active) or "no"
-        log.info(
-            "%s: testing with %s features, batches: %d", self.name, active, sum(trainer.num_test_batches)
-        )
+        if trainer.is_global_zero:
+            active = "all" if module.active is None else " and ".join(module.active) or "no"
+            batches = sum(trainer.num_test_batches)
+            log.info("%s: testing with %s features, batches: %d", self.name, active, batches)
 
 
 #: `trainer.progress` -> the callback: a bar for a terminal, or lines for logs and for jobs side by side.

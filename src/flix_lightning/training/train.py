@@ -101,12 +101,13 @@ def make_trainer(run: Run, environment: RunEnvironment, preemption: Preemption) 
     for key in own:
         given = asked.pop(key, [])
         own[key] += given if isinstance(given, list) else [given]
+    strategy = make_value(cfg.strategy)
     try:
         trainer = Trainer(
             accelerator=cfg.accelerator,
             devices=cfg.devices,
             num_nodes=cfg.num_nodes,
-            strategy=make_value(cfg.strategy),
+            strategy=strategy,
             precision=cfg.precision,
             max_steps=cfg.max_steps,
             gradient_clip_val=cfg.gradient_clip_val,

@@ -77,6 +77,8 @@ def next_trial(runs: Sequence[Run]) -> Next:
         found[_setting(run)][run.cfg.seed] = fmean(run.validation_scores().values())
     first = {setting: scores[SEEDS[0]] for setting, scores in found.items() if SEEDS[0] in scores}
     ranked = sorted(first, key=first.get, reverse=True)
+    if not ranked:  # trials of other seeds alone
+        return Next(*next(iter(found)), SEEDS[:1])
     if len(ranked) < TRIALS:
         best, dropout = ranked[0]
         untried = [rate for rate in LADDER if (rate, dropout) not in first]

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.settings import plain
 from flix_lightning.reports import paper
 from flix_lightning.reports.chart import Curves, means
 from flix_lightning.reports.columns import HEADS, ScoreColumn
@@ -52,7 +54,10 @@ def curves(runs: Sequence[Run]) -> tuple[Curves, ...]:
 def _by_rate(runs: Sequence[Run]) -> dict[float, list[Run]]:
     found = defaultdict(list)
     for run in runs:
-        found[float(run.cfg.flix.dropout)].append(run)
+        rate = plain(run.cfg.flix.dropout)
+        if isinstance(rate, dict):
+            raise UserError(f"{run.name}: flix.dropout is {rate}; Table 3 needs one rate for all kinds")
+        found[float(rate)].append(run)
     return found
 
 

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from flix_lightning.common.errors import UserError
+from flix_lightning.common.settings import plain
 from flix_lightning.reports import paper
 from flix_lightning.reports.chart import Curves, means
 from flix_lightning.reports.columns import TABLE2
@@ -49,5 +51,10 @@ def _rank(line: str) -> int:
 def _by_rank(runs: Sequence[Run]) -> dict[str, list[Run]]:
     found = defaultdict(list)
     for run in by_method(runs, ["FLix"], [column.mixture for column in COLUMNS])["FLix"]:
-        found[f"rank {run.cfg.flix.ranks.language}"].append(run)
+        rank = plain(run.cfg.flix.ranks.language)
+        if isinstance(rank, dict):
+            raise UserError(
+                f"{run.name}: flix.ranks.language is {rank}; Table 4 needs one rank for all languages"
+            )
+        found[f"rank {rank}"].append(run)
     return found
