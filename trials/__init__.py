@@ -1,1 +1,1 @@
-"""Long trials: interruptions (`python -m trials.chaos`) and many runs in one process (`trials.soak`)."""
+"""Trials, each `python -m trials.NAME`: long ones, searches, and what a finished run can be asked."""

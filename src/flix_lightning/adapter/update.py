@@ -108,5 +108,5 @@ def _pool_gradient(rows: Tensor, pool: Tensor, index: Tensor, sparse: bool) -> T
 def _by_example(x: Tensor, like: Tensor) -> Tensor:
     """View x [n · batch, ..., d] as [batch, n · ..., d], with the batch size and type of `like`."""
     if x.ndim == 3 and x.shape[0] == like.shape[0] and x.dtype == like.dtype:
-        return x  # `reshape` and `to` would take a seventh of the update for one token
+        return x  # `reshape` and `to` would take a seventh of the time of a one-token update
     return x.reshape(like.shape[0], -1, x.shape[-1]).to(like.dtype)

@@ -25,8 +25,8 @@ class Version:
         sizes: examples of each dataset's split.
         seed: what the examples follow from.
         sha256: `Layout.fingerprint` of the files at these sizes and this seed, written with FROZEN_BABEL.
-        base: name of its base in `models.BUILT_IN`.
-        base_fingerprint: `models.fingerprint` of that base.
+        base: name of its base in `models.base.BUILT_IN`.
+        base_fingerprint: `models.base.fingerprint` of that base.
     """
 
     sizes: dict[str, int]

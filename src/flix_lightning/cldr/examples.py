@@ -45,7 +45,7 @@ def _parse(value: Value) -> str:
 
 
 def semantic_parsing(language: str, rng: random.Random, part: str) -> dict[str, str]:
-    """Make a text of one value, or in one of six of two -> their canonical form."""
+    """Make a text of one value, or (one text in six) of two, and their canonical form."""
     local = locality(language)
     values = [random_value(local, rng, part) for _ in range(2 if rng.random() < 1 / 6 else 1)]
     texts = [local.write(value, rng.choice(DATE_FORMATS)) for value in values]

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 ALL = "all"  # in a mixture: everything that the data holds
 
 
-class NothingThere(UserError):  # noqa: N818 - the data is like this; where data may be missing, it is no error
+class NothingThere(UserError):  # noqa: N818 - a state of the data, where data may be missing
     """With `allow_missing`, the data holds nothing that this mixture could train on or select by."""
 
 

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
 from flix_lightning.common.names import check_name, text_keys
@@ -46,7 +44,7 @@ def parse_mixture(cfg: Mapping[str, Any], tasks: Tasks) -> dict[str, Any]:
         UserError: An unknown key or task, a language code that cannot be a file's name, a dataset that is
             named twice, nothing to train on, or a value of the wrong kind.
     """
-    cfg = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    cfg = settings.plain(cfg)
     settings.check_keys("mixture", cfg, _KEYS, also=_PARAMETERS)
     sampling = {"temperature": math.inf, "cap": None, **(cfg.get("sampling") or {})}
     settings.check_keys("mixture.sampling", sampling, _SAMPLING)

@@ -40,7 +40,7 @@ def predict(cfg: DictConfig) -> Path:
     """Do what `conf/predict.yaml` asks for, or the rest of it.
 
     Each line of the input gives one line of the output, in its order: `{"prediction": …}`, and with `explain`
-    its whole `Request`. Memory holds one window of lines.
+    also what the model read of it. Memory holds one window of lines.
 
     Returns:
         The file of predictions.

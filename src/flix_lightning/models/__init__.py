@@ -1,1 +1,1 @@
-"""Base models: loading, conversion, vocabulary, fast products, and generation of texts."""
+"""Base models: loading, conversion, vocabulary, and generation of texts."""

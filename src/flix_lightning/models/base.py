@@ -25,7 +25,7 @@ from flix_lightning.models.checks import check_causal
 
 #: Bases in the package: name -> folder.
 BUILT_IN = {
-    "cldr-base": Path(__file__).parents[1] / "cldr" / "base",  # version 2
+    "cldr-base": Path(__file__).parents[1] / "cldr" / "base",  # of version 1 of the benchmark
     "cldr-base-3": Path(__file__).parents[1] / "cldr" / "base3",
 }
 

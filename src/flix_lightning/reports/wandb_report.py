@@ -12,7 +12,7 @@ import wandb
 
 from flix_lightning.reports.columns import HOLDOUT, JOINT, TABLE1, TABLE2, ScoreColumn
 from flix_lightning.reports.tables import table3
-from flix_lightning.training.loggers import mean_key
+from flix_lightning.runs.rows import mean_key
 
 try:
     import wandb_workspaces.reports.v2 as wr

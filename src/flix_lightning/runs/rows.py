@@ -110,6 +110,17 @@ def macro_averages(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
     return {key: fmean(values) for key, values in found.items()}
 
 
+def mean_key(prefix: str, task: str | None = None, seen: str = "seen") -> str:
+    """Name a macro average, in the loggers and where a checkpoint is selected.
+
+    Args:
+        prefix: `val`, `test`, or `test_<control>`.
+        task: the task whose languages are averaged; None for the average over tasks.
+        seen: as in a row.
+    """
+    return "/".join(filter(None, (prefix, task, "mean"))) + ("" if seen == "seen" else f"_{seen}")
+
+
 _FIELDS = {field.name for field in fields(Row)}
 
 

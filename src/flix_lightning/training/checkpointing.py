@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from flix_lightning.common.files import atomic_file
+from flix_lightning.runs.rows import mean_key
 from flix_lightning.runs.run import Run
 
 
@@ -50,7 +51,7 @@ def checkpoint_callbacks(run: Run) -> list[ModelCheckpoint]:
     tasks = dict.fromkeys(dataset.task for dataset in run.mixture.evaluate)
     best = [
         BestCheckpoint(
-            monitor="val/mean" if name == "best-average" else f"val/{name.removeprefix('best-')}/mean",
+            monitor=mean_key("val", None if name == "best-average" else name.removeprefix("best-")),
             mode="max",
             filename=name,
             save_weights_only=True,

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from flix_lightning.common.errors import UserError, one_line
 from flix_lightning.common.settings import decides, overrides, plain
-from flix_lightning.runs.rows import Row, macro_averages
+from flix_lightning.runs.rows import Row, macro_averages, mean_key
 from flix_lightning.runs.run import Run
 from flix_lightning.runs.settings import SETTINGS
 
@@ -192,17 +192,6 @@ def log_facts(loggers: Sequence[Logger], facts: Mapping[str, float], step: int) 
     for logger in loggers:
         logger.log_metrics({f"facts/{name}": value for name, value in facts.items()}, step)
         logger.save()
-
-
-def mean_key(prefix: str, task: str | None, seen: str) -> str:
-    """Name a macro average.
-
-    Args:
-        prefix: `val`, `test`, or `test_<control>`.
-        task: the task whose languages are averaged; None for the average over tasks.
-        seen: as in a row.
-    """
-    return "/".join(filter(None, (prefix, task, "mean"))) + ("" if seen == "seen" else f"_{seen}")
 
 
 def _prefix(row: Row) -> str:

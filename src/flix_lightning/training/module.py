@@ -22,6 +22,7 @@ from flix_lightning.models.base import Base
 from flix_lightning.models.generation import Generator
 from flix_lightning.models.loss import token_loss
 from flix_lightning.runs.predictions import Prediction
+from flix_lightning.runs.rows import mean_key
 from flix_lightning.tasks.definitions import Tasks
 from flix_lightning.tasks.metrics import score_texts
 
@@ -210,8 +211,8 @@ class FlixModule(LightningModule):
         by_task = defaultdict(list)
         for score in scores:
             by_task[score.dataset.task].append(next(iter(score.values.values())))
-        means = {f"val/{task}/mean": fmean(values) for task, values in by_task.items()}
-        means["val/mean"] = fmean(means.values())
+        means = {mean_key("val", task): fmean(values) for task, values in by_task.items()}
+        means[mean_key("val")] = fmean(means.values())
         self.log_dict(means, logger=False)  # the loggers get them from `on_scores`
         self.on_scores("validation", scores)
 

@@ -32,7 +32,7 @@ STREAMS = {
     10500: {"values": 0.3, "names": 0.22, "words": 0.03, "look up": 0.32, "skill": 0.03, "task": 0.1},
 }
 
-#: Shares of what is named, and of names to be restored in English, which questions across languages need.
+#: Shares of the kinds of names, and the share restored in English, which cross-lingual questions need.
 KINDS = {"territories": 0.55, "languages": 0.15, "months": 0.1, "currencies": 0.1, "units": 0.1}
 TO_ENGLISH = 0.6
 LENGTHS = (1, 1, 1, 2, 3)  # of the lists of names, drawn alike

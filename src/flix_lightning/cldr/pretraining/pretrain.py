@@ -30,10 +30,9 @@ ARCHITECTURE = {
     "relative_attention_max_distance": 64,
 }
 WARMUP = 100  # steps
-DECAY = (
-    0.3  # share of the steps, so that all runs are alike before; one that has not come there can be shortened
-)
-# Three times as high, what a task teaches drowns in the noise of the others.
+# Share of the steps at the end in which the rate falls. Before them, runs of any number of steps are alike.
+DECAY = 0.3
+# At three times these rates, the noise of the other tasks hides what a task teaches.
 LEARNING_RATE, EMBEDDING_LEARNING_RATE, POSITION_LEARNING_RATE = 1e-3, 3e-3, 1e-2
 POSITION_BIAS = 8.0  # in nats, of a head that starts out looking at, or away from, certain places
 SAVE_EVERY = 250  # steps

@@ -85,7 +85,7 @@ def _lines(sweep: str, runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _facts(runs: Sequence[Run]) -> list[str]:
     texts = []
     for metric in _FACTS:
-        values = [row.value for run in runs for row in run.rows if row.metric == metric]
+        values = [run.facts[metric] for run in runs if metric in run.facts]
         form = ".1%" if metric == "share_without_features" else ",.0f"
         texts.append(format(fmean(values), form) if values else DASH)
     return texts
