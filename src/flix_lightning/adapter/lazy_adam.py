@@ -14,7 +14,8 @@ class LazyAdam(torch.optim.Optimizer):
     Every row has its own moments and its own count of steps for the bias correction. The other rows stay as
     they are; dense Adam would move them by what is left of their momentum. If every step has every row,
     LazyAdam equals Adam. `torch.optim.SparseAdam` has one count of steps for all rows, so the first step of a
-    rare row is up to 3.2 times too large. There is no weight decay. The moments are dense and made at the first step.
+    rare row is up to 3.2 times too large. There is no weight decay. The moments are dense and made at the
+    first step.
 
     Args:
         params: pools [R + 1, d], or groups of them.
