@@ -95,7 +95,11 @@ def test_the_command_prints_every_run_and_trains_none(data, tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [plans[0].path.name]
 
 
-def test_a_mistake_in_the_command_is_one_line(tmp_path):
-    said = commands.run(tmp_path, "plan.py", "+sweeps=table51", code=1)
+@pytest.mark.parametrize(
+    ("given", "words"), [("+sweeps=table51", "table51"), ("mixture=joint", "+sweeps=table1, or leave it out")]
+)
+def test_a_mistake_in_the_command_is_one_line(given, words, tmp_path):
+    said = commands.run(tmp_path, "plan.py", given, code=1)
     assert said.err.startswith("error: ")
+    assert words in said.err
     assert said.err.count("\n") == 1
