@@ -111,6 +111,7 @@ def test_the_commands_of_a_page_in_their_order(page, home, run, tmp_path):
         "FOLDER_OR_ARCHIVE": str(data),
         "outputs/data/xtreme_up": str(data),
         "google/mt5-small": "cldr-base",
+        "model.pretrained=NAME": "model.pretrained=cldr-base",
     }
     for number, command in enumerate(not_on_earlier_pages(page)):
         if not (script := script_of(command)) or any(one in command for one in OF_OWN_TASKS):
