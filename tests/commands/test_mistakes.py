@@ -98,7 +98,7 @@ logger=[wandb] logger.wandb.project=5 -> W&B does not start ; project ; valid st
 logger=[wandb] logger.wandb.mode=of -> wandb.mode ; 'of' ; offline, online
 +mixture.trian=[] -> mixture.trian ; 'train'
 +optimizer.weight_decay=0.1 -> optimizer.weight_decay: no such key
-+trainer.limit_val_batches=0 -> limit_val_batches cannot be set ; evaluation.validation_cap
++trainer.limit_val_batches=0 evaluation.test=false -> has no validation scores ; limit_val_batches
 trainer.strategy={{_target_:os.getcwd}} -> error: _target_ is 'os.getcwd' ; ShardedStrategy
 +trainer.max_step=5 -> trainer.max_step: no such key ; 'trainer.max_steps'
 +trainer.determinstic=true -> trainer.determinstic: no such key ; 'trainer.deterministic'

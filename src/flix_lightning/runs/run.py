@@ -329,8 +329,13 @@ class Run:
         return {row.metric: row.value for row in self.rows if row.split == "train"}
 
     def validation_scores(self) -> dict[str, float]:
-        """Task -> its validation score, a macro average over languages, of the checkpoint that tests it."""
+        """Task -> its validation score, a macro average over languages, of the checkpoint that tests it.
+
+        Raises UserError if the run has none.
+        """
         by_step = results.validations(self.rows)
+        if not by_step:
+            raise UserError(f"{self.path} has no validation scores; leave trainer.limit_val_batches out")
         best = {f"best-{task}": max(by_step.values(), key=lambda at: at[task]) for task in self._validated}
         best["best-average"] = max(by_step.values(), key=lambda at: fmean(at.values()))
         return {task: best[self.selection(task)][task] for task in sorted(self._validated)}

@@ -70,8 +70,6 @@ SETTINGS = {
             "accumulate_grad_batches": "it follows from trainer.batch_size and trainer.micro_batch_size",
             "check_val_every_n_epoch": "give evaluation.every, in optimizer steps",
             "default_root_dir": "give output=FOLDER",
-            "limit_test_batches": "give evaluation.test_cap, in examples of a dataset",
-            "limit_val_batches": "give evaluation.validation_cap, in examples of a dataset",
             "logger": "choose with logger=[…]",
             "max_epochs": "give trainer.max_steps",
             "min_epochs": "give trainer.max_steps",
