@@ -147,4 +147,4 @@ def test_another_process_waits_and_makes_nothing_twice(tmp_path, log, caplog):
         build_folder(tmp_path / "made", list("abcdefgh"), partial(write, log, 0), "testing")
     assert process.wait() == 0
     assert written(log) == list("abcdefgh")
-    assert "testing: waiting for another process that does it" in caplog.messages
+    assert "waiting for another process: testing" in caplog.messages

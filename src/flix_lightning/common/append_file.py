@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import write_atomic
+from flix_lightning.common.files import lock, write_atomic
 
 _CHUNK = 2**20  # bytes
 
@@ -56,11 +56,11 @@ def open_append_file(path: Path, inputs: Mapping[str, str | bool]) -> Iterator[A
     """
     inputs_path = path.with_name(f"{path.name}.inputs.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False).acquire(blocking=False)
-    except Timeout as error:
-        raise UserError(f"{path}: another process is writing it; wait for it, or end it") from error
-    with lock:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path.with_name(f".{path.name}.lock")))
+        except Timeout as error:
+            raise UserError(f"{path}: another process is writing it; wait for it, or end it") from error
         if path.exists() or inputs_path.exists():
             _check_same(path, inputs_path, inputs)
         else:

@@ -1,6 +1,7 @@
 """Files and folders that are written atomically, and the hash of a file."""
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -12,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from flix_lightning.common.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -63,13 +66,47 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp gives access to the owner only
-        temporary.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise
-        raise UserError(f"{folder}: another process has just made it; it is kept as it is") from error
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            if not folder.is_dir():
+                raise
+            raise UserError(f"{folder}: another process has just made it; it is kept as it is") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def lock(path: Path, waits_for: str | None = None) -> Iterator[None]:
+    """Hold the lock of a lock file. The operating system frees it when its process dies.
+
+    Args:
+        path: the lock file, which is made and stays.
+        waits_for: what another process that holds the lock does, for the log; None does not wait for it.
+
+    Raises:
+        Timeout: another process holds the lock, and `waits_for` is None.
+        UserError: the file cannot be made, or its file system has no locks.
+    """
+    held = FileLock(path, fallback_to_soft=False)
+    try:
+        try:
+            held.acquire(blocking=False)
+        except Timeout:
+            if waits_for is None:
+                raise
+            log.info("waiting for another process: %s", waits_for)
+            held.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise UserError(
+            f"cannot lock {path} ({error}); give output=FOLDER on a file system with locks"
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def make_once(folder: Path, write: Callable[[Path], None]) -> Path:
@@ -84,7 +121,7 @@ def make_once(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False):
+    with lock(folder.with_name(f".{folder.name}.lock"), waits_for=f"making {folder}"):
         if not folder.is_dir():
             draft = folder.with_name(f".{folder.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)

@@ -13,10 +13,8 @@ from multiprocessing import connection, current_process, forkserver, get_context
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import remove_temporary_files
+from flix_lightning.common.files import lock, remove_temporary_files
 
 _log = logging.getLogger(__name__)
 
@@ -42,13 +40,7 @@ def build_folder(folder: Path, parts: Sequence[Any], write: Write, title: str) -
         title: What is done, for progress.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _log.info("%s: waiting for another process that does it", title)
-        lock.acquire()
-    try:
+    with lock(folder.with_name(f".{folder.name}.lock"), waits_for=title):
         if folder.is_dir():
             return
         draft = folder.with_name(f".{folder.name}.draft")
@@ -63,8 +55,6 @@ def build_folder(folder: Path, parts: Sequence[Any], write: Write, title: str) -
                 share = 100 * (len(files) - len(left) + done) / len(files)
                 _log.info("%s: %.0f %%, %.0f s left", title, share, seconds)
         draft.rename(folder)
-    finally:
-        lock.release()
 
 
 def _write_all(files: Sequence[tuple[Path, Any]], write: Write) -> Iterator[None]:

@@ -1,13 +1,13 @@
 """The lock of a folder that one process at a time may work in."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import remove_temporary_files
+from flix_lightning.common.files import lock, remove_temporary_files
 
 
 class RunBusy(UserError):  # noqa: N818 - a state of the run, not a fault
@@ -18,8 +18,8 @@ class RunBusy(UserError):  # noqa: N818 - a state of the run, not a fault
 def lock_folder(path: Path) -> Iterator[None]:
     """Make a folder, hold it alone, and delete the half-written files that a killed process left in it.
 
-    The operating system releases the lock when its process dies. On a network file system it does so when it
-    notices that the machine is gone (NFS 4: after its lease).
+    A network file system frees a dead machine's lock when it notices that the machine is gone (NFS 4: after
+    its lease).
 
     Raises:
         RunBusy: another process holds the folder.
@@ -29,17 +29,12 @@ def lock_folder(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run's folder {path}: {error.strerror or error}") from error
-    lock = FileLock(path / ".lock", blocking=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunBusy(f"{path}: another process is working on this run; wait for it, or end it") from error
-    except (OSError, NotImplementedError) as error:
-        raise UserError(
-            f"cannot lock {path / '.lock'} ({error}); give output=FOLDER on a file system with locks"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path / ".lock"))
+        except Timeout as error:
+            raise RunBusy(
+                f"{path}: another process is working on this run; wait for it, or end it"
+            ) from error
         remove_temporary_files(path)
         yield
-    finally:
-        lock.release()
