@@ -18,7 +18,9 @@ ANN, ROME = "PER: Ann", "LOC: Rome"
         ("LOC: Ann", ANN, {"other label": 1}),
         ("PER: Ann Lee", "PER: Lee", {"other boundaries": 1}),
         ("LOC: Ann Lee", "PER: Lee", {"missed": 1, "invented": 1}),
-        (f"{ANN} $$ {ANN}", ANN, {"right": 1, "invented": 1}),
+        (f"{ANN} $$ {ANN}", ANN, {"right": 1, "repeated": 1}),
+        (f"{ANN} $$ {ANN} $$ {ANN}", "", {"repeated": 2, "invented": 1}),
+        (f"{ANN} $$ {ANN}", "LOC: Ann", {"other label": 1, "repeated": 1}),
         (ANN, f"{ANN} $$ {ANN}", {"right": 1, "missed": 1}),
         ("Ann", ANN, {"missed": 1, "not an entity": 1}),
         ("PER: Ann: Lee", ANN, {"missed": 1, "not an entity": 1}),
@@ -56,9 +58,10 @@ def test_kinds_of_parses(prediction, kind):
 
 
 def test_what_is_right_is_what_the_metrics_count():
-    pairs = [(ANN, ANN), ("LOC: Ann", ANN), (f"{ANN} $$ {ROME}", ROME), ("Ann", ROME)]
+    pairs = [(ANN, ANN), ("LOC: Ann", ANN), (f"{ANN} $$ {ROME} $$ {ANN}", ROME), ("Ann", ROME)]
     kinds = sum((KINDS["ner"](*pair) for pair in pairs), Counter())
-    predicted = kinds["right"] + kinds["other label"] + kinds["other boundaries"] + kinds["invented"]
+    extra = kinds["invented"] + kinds["repeated"]
+    predicted = kinds["right"] + kinds["other label"] + kinds["other boundaries"] + extra
     wanted = kinds["right"] + kinds["other label"] + kinds["other boundaries"] + kinds["missed"]
     f1 = 200 * kinds["right"] / (predicted + wanted)
     assert score_texts("span_f1", *zip(*pairs, strict=True)) == pytest.approx(f1)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from flix_lightning.tasks.metrics import entities
 
 RIGHT = "right"
-INVENTED, NOT_AN_ENTITY = "invented", "not an entity"
-ON_TOP = (INVENTED, NOT_AN_ENTITY)
+INVENTED, REPEATED, NOT_AN_ENTITY = "invented", "repeated", "not an entity"
+ON_TOP = (INVENTED, REPEATED, NOT_AN_ENTITY)
 """Kinds that are counted beside the targets; of the other kinds, each target is one."""
 Entity = tuple[str, ...]
 
@@ -18,11 +18,13 @@ def of_entities(prediction: str, target: str) -> Counter[str]:
 
     An entity of the target is counted once: right; "other label", if a prediction has its text; "other
     boundaries", if a prediction of its label shares a word with it; or "missed". A prediction that is none of
-    these is "invented", and a piece that is no `LABEL: words` is "not an entity".
+    these is "repeated", if the answer has it once more, or "invented". A piece that is no `LABEL: words` is
+    "not an entity".
     """
     predicted, wanted = entities(prediction), entities(target)
     pieces = prediction.split(" $$ ") if prediction.strip() else []
     found = Counter({RIGHT: (predicted & wanted).total(), NOT_AN_ENTITY: len(pieces) - predicted.total()})
+    given = predicted
     predicted, wanted = predicted - wanted, wanted - predicted
     for kind, alike in (("other label", _same_text), ("other boundaries", _same_label_and_a_word)):
         for entity in list(wanted.elements()):
@@ -30,7 +32,10 @@ def of_entities(prediction: str, target: str) -> Counter[str]:
                 found[kind] += 1
                 predicted -= Counter([partner])
                 wanted -= Counter([entity])
-    return found + Counter({"missed": wanted.total(), INVENTED: predicted.total()})
+    repeated = sum(min(left, given[entity] - 1) for entity, left in predicted.items())
+    return found + Counter(
+        {"missed": wanted.total(), REPEATED: repeated, INVENTED: predicted.total() - repeated}
+    )
 
 
 def _same_text(one: Entity, other: Entity) -> bool:

@@ -11,8 +11,9 @@ from flix_lightning.tasks.mistakes import KINDS, ON_TOP, RIGHT
 
 _NOTE = (
     "Of 100 entities (NER) or parses in the test targets, over all languages together. In NER, "
-    f"{' and '.join(ON_TOP)} come on top of the 100. Other boundaries: the same label, and a word in common. "
-    "Other words: only the words in slots differ. Malformed: the brackets do not match."
+    f"{', '.join(ON_TOP[:-1])} and {ON_TOP[-1]} come on top of the 100. Repeated: once more in the same "
+    "answer. Other boundaries: the same label, and a word in common. Other words: only the words in slots "
+    "differ. Malformed: the brackets do not match."
 )
 
 
