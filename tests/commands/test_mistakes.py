@@ -476,6 +476,11 @@ def test_a_bad_model(error_of, tiny, base, tmp_path, how):
 
 # -- runs, as export and the tables read them
 
+
+def in_config(old, new):
+    return lambda run: swap(run / "config.yaml", old, new)
+
+
 RUNS = {
     "no config": (lambda run: (run / "config.yaml").unlink(), ["config.yaml", "No such file"]),
     "config of no YAML": (
@@ -489,29 +494,27 @@ RUNS = {
         ["seed is null"],
     ),
     "config of another base": (
-        lambda run: swap(run / "config.yaml", "  pretrained: .*", "  pretrained: cldr-base"),
+        in_config("  pretrained: .*", "  pretrained: cldr-base"),
         ["another base", "no projection"],
     ),
     "config that asks the environment": (
-        lambda run: swap(run / "config.yaml", "name: tiny", "name: ${oc.env:HF_TOKEN}"),
+        in_config("name: tiny", "name: ${oc.env:HF_TOKEN}"),
         ["config.yaml", "without ${…}"],
     ),
     "config that calls": (
-        lambda run: swap(
-            run / "config.yaml", "  pretrained: .*", "  pretrained: {_target_: os.system, command: x}"
-        ),
+        in_config("  pretrained: .*", "  pretrained: {_target_: os.system, command: x}"),
         ["_target_ is 'os.system'", "gguf"],
     ),
     "config of kinds in a list": (
-        lambda run: swap(run / "config.yaml", "  attributes: .*", "  attributes: [family]"),
+        in_config("  attributes: .*", "  attributes: [family]"),
         ["mixture.attributes is ['family']", "{KIND: {from: language"],
     ),
     "config of a wrong choice": (
-        lambda run: swap(run / "config.yaml", "selection: .*", "selection: [x]"),
+        in_config("selection: .*", "selection: [x]"),
         ["evaluation.selection is ['x']", "one of task, average"],
     ),
     "config that names a file to read": (
-        lambda run: swap(run / "config.yaml", "tasks: .*", "tasks: {ner: secrets.yaml}"),
+        in_config("tasks: .*", "tasks: {ner: secrets.yaml}"),
         ["config.yaml: tasks.ner is 'secrets.yaml'", "a mapping"],
     ),
     "no results": (lambda run: (run / "results.jsonl").unlink(), ["no finished run", "results.jsonl"]),

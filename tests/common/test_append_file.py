@@ -3,6 +3,7 @@
 import resource
 
 import pytest
+from folders import made
 
 from flix_lightning.common.append_file import open_append_file
 from flix_lightning.common.errors import UserError
@@ -37,7 +38,7 @@ def test_lines_longer_than_one_read(tmp_path):
 def test_no_lines_leave_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError), open_append_file(tmp_path / "out", INPUTS):
         raise ZeroDivisionError
-    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+    assert made(tmp_path) == []
 
 
 @pytest.mark.parametrize(

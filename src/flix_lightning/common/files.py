@@ -90,15 +90,12 @@ def lock(path: Path, waits_for: str | None = None) -> Iterator[None]:
     """
     held = FileLock(path, fallback_to_soft=False)
     try:
-        try:
-            held.acquire(blocking=False)
-        except Timeout:
-            if waits_for is None:
-                raise
-            log.info("waiting for another process: %s", waits_for)
-            held.acquire()
+        held.acquire(blocking=False)
     except Timeout:
-        raise
+        if waits_for is None:
+            raise
+        log.info("waiting for another process: %s", waits_for)
+        held.acquire()
     except (OSError, NotImplementedError) as error:
         raise UserError(
             f"cannot lock {path} ({error}); give output=FOLDER on a file system with locks"
