@@ -148,16 +148,17 @@ def test_differences_are_paired_by_seed(baseline):
 
 def test_differences_are_corrected_for_their_number():
     """Of the sixteen of Table 1, those whose paired t-test has a p-value below 0.05 / 16."""
-    seeds, found = range(5), []
+    seeds, found, heads = range(5), [], [*HEADS[:-1], "average"]
     for baseline in ("Compute-matched", "Param-matched"):
         by_seed = [expected_columns("FLix", seed) for seed in seeds]
         other = [expected_columns(baseline, seed) for seed in seeds]
         p_values = stats.ttest_rel(by_seed, other).pvalue
-        heads = [*HEADS[:-1], "average"]
         found += [f"{baseline} in {head}" for head, p in zip(heads, p_values, strict=True) if p < 0.05 / 16]
-    (note,) = [note for note in table_1(runs(seeds)).tables[0].footnotes if "Bonferroni" in note]
-    assert note.endswith(f"(16, Bonferroni), these differences exclude 0: {', '.join(found)}.")
+    methods, controls = (note for note in table_1(runs(seeds)).tables[0].footnotes if "Bonferroni" in note)
+    assert methods.endswith(f"(16, Bonferroni), these differences exclude 0: {', '.join(found)}.")
     assert 0 < len(found) < 16
+    alone = ", ".join(f"Task rows only in {head}" for head in heads)  # FLix is 20 above them on every seed
+    assert controls.endswith(f"(8, Bonferroni), these differences exclude 0: {alone}.")
 
 
 def test_the_interval_over_languages_of_two_languages_spans_both():
@@ -177,6 +178,12 @@ def test_the_interval_over_languages_of_two_languages_spans_both():
 def test_controls_are_evaluations_of_the_flix_runs(name, minus):
     row = cells(table_1(runs()).tables[0])["Controls"][name]
     assert list(row.values()) == [f"{value:.1f}" for value in expected_columns("FLix", 0, minus)]
+
+
+def test_flix_is_compared_with_its_task_rows_alone():
+    found = cells(table_1(runs(seeds=(0, 1, 2))).tables[0])["FLix minus"]
+    assert set(found["Task rows only"].values()) == {"+20.0"}
+    assert set(found["Task rows only  over seeds"].values()) == {"+20.0 to +20.0"}
 
 
 def test_the_papers_rows_stand_beside_ours_with_doubtful_cells_marked():

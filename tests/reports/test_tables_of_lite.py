@@ -57,6 +57,12 @@ def test_methods_stand_by_task(reports):
     assert list(found["Controls"]) == ["Frozen base", "Task rows only", "Language rows only"]
 
 
+def test_the_papers_average_and_remarks_are_left_out_as_its_columns_are_others(reports):
+    table, _ = reports["lite_cpu"].tables
+    assert sections(table)["The paper's own"]["Param-matched"] == ["81.6", "47.1", "28.4", "—"]
+    assert not any("On the paper" in note for note in table.footnotes)
+
+
 def test_every_language_stands_in_a_table_of_its_column(reports):
     tables = reports["lite_cpu-languages"].tables
     assert [table.title for table in tables] == COLUMNS

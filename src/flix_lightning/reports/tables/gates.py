@@ -16,6 +16,7 @@ from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run
 
 METHOD = "Compute-matched"
+FROZEN = "Frozen base"
 LEAST_GAIN = 10  # of LoRA above guessing, and above the frozen base
 BELOW = 90
 
@@ -25,10 +26,8 @@ def table(runs: Sequence[Run]) -> Report:
 
     `runs` are compute-matched LoRA on the mixtures of Table 1, tested without any feature too.
     """
-    scores = Scores(TABLE1, {METHOD: runs})
-    frozen, adapted = (
-        [scores.by_seed(c, METHOD, active).values() for c in TABLE1] for active in ("none", "all")
-    )
+    scores = Scores(TABLE1, {METHOD: runs}, controls={FROZEN: (METHOD, "none")})
+    frozen, adapted = ([scores.by_seed(c, line).values() for c in TABLE1] for line in (FROZEN, METHOD))
     guessed = []
     for column in TABLE1:
         found = {
@@ -42,7 +41,7 @@ def table(runs: Sequence[Run]) -> Report:
         passed.append((all(least <= one < BELOW for one in lora)) if complete else None)
     lines = (
         ("Guessing", *map(mean, guessed)),
-        ("Frozen base", *map(mean, frozen)),
+        (FROZEN, *map(mean, frozen)),
         (f"{METHOD} LoRA", *map(mean, adapted)),
         ("Passed", *({True: "yes", False: "no", None: DASH}[one] for one in passed)),
     )

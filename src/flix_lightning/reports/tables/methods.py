@@ -16,8 +16,13 @@ INTERVALS = (
     "95 % intervals: Student's t over seeds (two or more), and a paired bootstrap over languages and their "
     "examples."
 )
-CONTROLS = {"none": "Frozen base", "task": "Task rows only", "language": "Language rows only"}
-"""What else FLix is tested with, as in result rows -> its name in tables."""
+TASK_ROWS = "Task rows only"
+CONTROLS = {
+    "Frozen base": ("FLix", "none"),
+    TASK_ROWS: ("FLix", "task"),
+    "Language rows only": ("FLix", "language"),
+}
+"""What else FLix's runs are tested as: the controls of `Scores`."""
 _SELECTION = {
     "task": "each task is tested with the checkpoint of its best validation",
     "average": "all tasks are tested with the checkpoint of the best average of their validations",
@@ -40,11 +45,16 @@ def by_method(runs: Iterable[Run], methods: Iterable[str], mixtures: Iterable[st
 def paper_lines(
     number: int, columns: Sequence[ScoreColumn], names: Iterable[str] = METHODS
 ) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The lines that the paper's table of that number calls by these names, and its footnotes."""
+    """The lines that the paper's table of that number calls by these names, and its footnotes.
+
+    Where the columns are not all of that table's, there is no average and no remark on the table.
+    """
     theirs = paper.table(number)
-    footnotes = Footnotes(theirs)
-    heads = [*(column.head for column in columns), "Avg."]
-    lines = [(name, *(footnotes.cell(theirs, name, head) for head in heads)) for name in names]
+    heads = [column.head for column in columns]
+    whole = {*heads} == {*theirs.columns} - {"Avg."}
+    footnotes = Footnotes(*[theirs] if whole else [])
+    cells = [*heads, "Avg." if whole else ""]
+    lines = [(name, *(footnotes.cell(theirs, name, head) for head in cells)) for name in names]
     level = "The paper's own: PaLM-2 small on XTREME-UP; another base or other data give another level."
     return lines, [level, *footnotes.lines]
 
@@ -61,7 +71,7 @@ def report(
     """A table of lines of test scores, and of one line minus each other.
 
     Args:
-        minus: line -> the line that it is subtracted from; FLix for every other line unless given.
+        minus: line or control -> the line that it is subtracted from; FLix for every other line unless given.
         settings: head -> its text for each line, in the place of the lines' names.
         more: title -> further lines: a name, a text for each column, and one for the average.
         notes: what else the reader must know.
@@ -79,12 +89,17 @@ def report(
     for other, ours in minus.items():
         (_, *cells), *intervals = difference_lines(other, found[other])
         sections[f"{ours} minus"] += [
-            (*named[other], *cells),
+            (*named.get(other, (other, *blank)), *cells),
             *((name, *blank, *rest) for name, *rest in intervals),
         ]
     explained = explain("Test scores", [run for alike in scores.runs.values() for run in alike])
     heads = [*map(Column, settings), *(Column(column.head, column.group) for column in scores.columns)]
-    corrected = told_apart(found, [*(column.head for column in scores.columns), "average"])
+    tested = [*(column.head for column in scores.columns), "average"]
+    # Methods and controls answer two questions, so each is corrected for its own number.
+    families = [
+        {line: found[line] for line in found if line in lines} for lines in (scores.runs, scores.controls)
+    ]
+    corrected = [note for family in families for note in told_apart(family, tested)]
     table = Table(
         title,
         (*heads, Column("Avg.")),
@@ -100,15 +115,15 @@ def report(
     return Report((table,), scores.gaps())
 
 
-def means(line: str, scores: Scores, active: str = "all", name: str = "") -> tuple[str, ...]:
-    """Texts of a line's means over seeds, with their average, under its own or another name."""
-    return (name or line, *(mean(by_seed.values()) for by_seed in scores.line(line, active)))
+def means(line: str, scores: Scores) -> tuple[str, ...]:
+    """Texts of a line's means over seeds, with their average."""
+    return (line, *(mean(by_seed.values()) for by_seed in scores.line(line)))
 
 
 def controls(scores: Scores) -> tuple[list[tuple[str, ...]], str]:
-    """The lines of FLix's controls, and the note that says what they are."""
-    lines = [means("FLix", scores, active, name) for active, name in CONTROLS.items()]
-    return lines, f"{', '.join(CONTROLS.values())}: evaluations of the FLix runs with nothing else on."
+    """The lines of `CONTROLS`, and the note that says what they are."""
+    note = f"{', '.join(CONTROLS)}: evaluations of the FLix runs with nothing else on."
+    return [means(name, scores) for name in CONTROLS], note
 
 
 def mark_best(cells: Sequence[str]) -> list[str]:

@@ -20,6 +20,8 @@ class Scores:
 
     Attributes:
         runs: name of a line -> its finished runs, on the columns' mixtures and any seeds.
+        controls: name of a further line -> the line whose runs were tested for it, and which features were
+            on, as in result rows.
         seeds: all that have scores, sorted.
 
     Raises:
@@ -27,10 +29,14 @@ class Scores:
     """
 
     def __init__(
-        self, columns: Sequence[ScoreColumn], runs: Mapping[str, Sequence[Run]], split: str = "test"
+        self,
+        columns: Sequence[ScoreColumn],
+        runs: Mapping[str, Sequence[Run]],
+        split: str = "test",
+        controls: Mapping[str, tuple[str, str]] | None = None,
     ):
         """`split` is "test", or "validation" for the validations of the tested weights."""
-        self.columns, self.runs = columns, runs
+        self.columns, self.runs, self.controls = columns, runs, controls or {}
         self._rows: dict[tuple, dict[str, tuple[Run, Row]]] = defaultdict(dict)
         for line, run in ((line, run) for line, alike in runs.items() for run in alike):
             tested = {(row.task, row.step) for row in run.rows if row.split == "test" and row.active == "all"}
@@ -51,29 +57,28 @@ class Scores:
                     )
                 found[name] = run, row
 
-    def rows(
-        self, column: ScoreColumn, line: str, seed: int, active: str = "all"
-    ) -> dict[str, tuple[Run, Row]]:
+    def rows(self, column: ScoreColumn, line: str, seed: int) -> dict[str, tuple[Run, Row]]:
         """Language -> the run that scored it and the row; empty where there are none."""
+        line, active = self.controls.get(line, (line, "all"))
         return self._rows.get((column, line, seed, active), {})
 
-    def by_language(self, column: ScoreColumn, line: str, seed: int, active: str = "all") -> dict[str, float]:
+    def by_language(self, column: ScoreColumn, line: str, seed: int) -> dict[str, float]:
         """Language -> its score; empty where there are none."""
-        return {name: row.value for name, (_, row) in self.rows(column, line, seed, active).items()}
+        return {name: row.value for name, (_, row) in self.rows(column, line, seed).items()}
 
     def languages(self, column: ScoreColumn) -> list[str]:
         """Every language of the column that some run was scored on, sorted."""
         return sorted({name for key, rows in self._rows.items() if key[0] == column for name in rows})
 
-    def by_seed(self, column: ScoreColumn, line: str, active: str = "all") -> dict[int, float]:
+    def by_seed(self, column: ScoreColumn, line: str) -> dict[int, float]:
         """Seed -> the macro average over languages, for each seed that has all of them."""
         expected = len(self.languages(column))
-        found = {seed: self.by_language(column, line, seed, active).values() for seed in self.seeds}
+        found = {seed: self.by_language(column, line, seed).values() for seed in self.seeds}
         return {seed: fmean(values) for seed, values in found.items() if values and len(values) == expected}
 
-    def line(self, line: str, active: str = "all") -> list[dict[int, float]]:
+    def line(self, line: str) -> list[dict[int, float]]:
         """Every column's `by_seed`, and last their average for each seed that has all columns."""
-        cells = [self.by_seed(column, line, active) for column in self.columns]
+        cells = [self.by_seed(column, line) for column in self.columns]
         complete = [seed for seed in self.seeds if all(seed in cell for cell in cells)]
         return [*cells, {seed: fmean(cell[seed] for cell in cells) for seed in complete}]
 

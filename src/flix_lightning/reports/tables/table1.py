@@ -8,7 +8,14 @@ from flix_lightning.reports.columns import METHODS, TABLE1, ScoreColumn
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
 from flix_lightning.reports.tables import appendix, mistakes
-from flix_lightning.reports.tables.methods import by_method, controls, paper_lines, report
+from flix_lightning.reports.tables.methods import (
+    CONTROLS,
+    TASK_ROWS,
+    by_method,
+    controls,
+    paper_lines,
+    report,
+)
 from flix_lightning.reports.tables.scores import Scores
 from flix_lightning.runs.run import Run
 
@@ -44,11 +51,12 @@ def table(sweep: str, runs: Sequence[Run]) -> Report:
     """The methods and FLix's controls above the paper's Table 1, and the size of each method below."""
     columns, (title, notes) = COLUMNS[sweep], _HEADINGS[sweep]
     lines = _lines(sweep, runs)
-    scores = Scores(columns, lines)
+    scores = Scores(columns, lines, controls=CONTROLS)
     own, footnotes = paper_lines(1, columns)
     control_lines, controls_note = controls(scores)
     more = {"Controls": control_lines, "The paper's own": own}
-    results = report(title, scores, more=more, notes=[controls_note, *notes, *footnotes])
+    minus = dict.fromkeys((*(one for one in METHODS if one != "FLix"), TASK_ROWS), "FLix")
+    results = report(title, scores, minus=minus, more=more, notes=[controls_note, *notes, *footnotes])
     facts = [
         (method, mixture, *_facts([run for run in alike if run.cfg.mixture.name == mixture]))
         for method, alike in lines.items()
