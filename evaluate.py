@@ -1,4 +1,4 @@
-"""Score a finished run on any test data in XTREME-UP's layout, and keep its predictions in XTREME-UP's form.
+"""Score a finished run on any data in XTREME-UP's layout, and keep its predictions in XTREME-UP's form.
 
 `python evaluate.py run=outputs/runs/RUN [data.root=FOLDER_OR_ARCHIVE]`; finished datasets are not done again.
 """

@@ -73,7 +73,7 @@ def test_a_mistake_is_named(attributes, said):
 
 def test_test_sets_of_other_languages_get_them(data):
     trained = Mixture.resolve(mixture(), None)
-    tests = trained.of_tests(Layout(data))
+    tests = trained.evaluating(Layout(data), "test")
     assert families(one for one in tests.evaluate if one.task == "ner")["zu"] == "Bantu"
 
 

@@ -65,6 +65,20 @@ def test_on_its_own_data_a_run_scores_what_it_tested(done, data, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
+def test_validation_sets_are_scored_after_the_choice_unseen_ones_too(done, data, tmp_path):
+    """The paper's Tables 42-50 have a validation column of datasets that no choice may see."""
+    folder = evaluate(compose(f"run={done}", f"output={tmp_path}", "split=validation"))
+    ours = {(row["task"], row["language"]): row for row in rows(folder)}
+    assert {name: row["seen"] for name, row in ours.items() if row["seen"] != "seen"} == UNSEEN
+    tested = {row["task"]: row["step"] for row in rows(done, split="test")}
+    for row in rows(done, split="validation"):
+        if row["step"] == tested[row["task"]]:
+            assert row["value"] == ours[row["task"], row["language"]]["value"]
+    assert {row["split"] for row in ours.values()} == {"validation"}
+    assert (folder / "predictions/ner/validation/zu.jsonl").exists()
+    assert folder != evaluate(compose(f"run={done}", f"output={tmp_path}"))
+
+
 @pytest.fixture
 def other(done, tmp_path):
     """Data of another task, of another language, and of a trained dataset with a right answer and a wrong."""

@@ -151,24 +151,24 @@ class Mixture:
         tasks.warn_of_codes(dataset.language for dataset in (*train, *evaluate))
         return cls(**{**config, "train": train, "evaluate": evaluate})
 
-    def of_tests(self, layout: Layout) -> "Mixture":
-        """Return this mixture with all test sets of `layout` in place of what it evaluates.
+    def evaluating(self, layout: Layout, split: str) -> "Mixture":
+        """Return this mixture with all datasets of a split of `layout` in place of what it evaluates.
 
         A dataset that this mixture names keeps its attributes. All are tagged by what this mixture trains.
 
         Raises:
-            UserError: A file's name is not a code of a language, or there is no test set.
+            UserError: A file's name is not a code of a language, or no dataset has the split.
         """
         attributes = {(one.task, one.language): one.attributes for one in (*self.evaluate, *self.train)}
         tags = _Tags([one.attributes for one in self.train])
         evaluate = []
-        for task, language in layout.datasets("test"):
-            check_code(str(layout.path(task, "test", language)), language)
+        for task, language in layout.datasets(split):
+            check_code(str(layout.path(task, split, language)), language)
             plain = {"task": task, "language": language, "shared": SHARED}
             own = attributes.get((task, language)) or known_attributes(plain, self.attributes)
             evaluate.append(Dataset(own, tags.seen(own)))
         if not evaluate:
-            raise UserError(f"{layout.root}: no <task>/test/<language>.jsonl to evaluate")
+            raise UserError(f"{layout.root}: no <task>/{split}/<language>.jsonl to evaluate")
         layout.tasks.warn_of_codes(dataset.language for dataset in evaluate)
         return replace(self, evaluate=evaluate)
 

@@ -1,4 +1,4 @@
-"""A finished run's scores on any test data in the layout, and its predictions in XTREME-UP's form."""
+"""A finished run's scores on any data in the layout, and its predictions in XTREME-UP's form."""
 
 import json
 import logging
@@ -37,6 +37,7 @@ SETTINGS = {
     "tasks": settings.nullable(settings.MAPPING),
     "data.languages": settings.nullable(settings.MAPPING),
     "data.root": settings.nullable(settings.PATH_OR_CALL),
+    "split": settings.choice("test", "validation"),
     "output": settings.TEXT,
 }
 
@@ -66,16 +67,19 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
     names = {
         task: run.select_checkpoint(cfg.checkpoint, [task]) for task in {one.task for one in mixture.evaluate}
     }
+    paths = [layout.path(one.task, cfg.split, one.language) for one in mixture.evaluate]
     deciding = {
         "schema": results.SCHEMA,
         "run": run.id,
         "checkpoints": {task: sha256(run.checkpoint_path(name)) for task, name in names.items()},
-        "files": layout.fingerprint(layout.path(one.task, "test", one.language) for one in mixture.evaluate),
+        "files": layout.fingerprint(paths),
         "datasets": [[one.attributes, one.seen] for one in mixture.evaluate],
         "tasks": [layout.tasks.get(task).deciding() for task in sorted(names)],
         "precision": cfg.precision or run.cfg.trainer.precision,
     }
-    # Evaluations from before `data.languages` keep their folder.
+    # Evaluations from before `split` and `data.languages` keep their folder.
+    if cfg.split != "test":
+        deciding["split"] = cfg.split
     if languages := run.tasks.deciding_names(one.language for one in mixture.evaluate):
         deciding["languages"] = languages
     name = f"{layout.root.name}-{hash_settings(deciding)}"
@@ -84,7 +88,7 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
         with lock_folder(folder):
             options = {key: cfg[key] for key in ("batch_size", "accelerator", "precision")}
             model = Predictor(run, cfg.checkpoint, **options, processes=processes)
-            rows = _Evaluation(run, layout, mixture, model, folder).rows()
+            rows = _Evaluation(run, layout, mixture, cfg.split, model, folder).rows()
             write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
             results.write(folder / "results.jsonl", rows)
     return folder
@@ -98,7 +102,7 @@ def _add_tasks(run: Run, cfg: DictConfig) -> None:
 
 
 def _data(run: Run, cfg: DictConfig) -> tuple[Layout, Mixture]:
-    """The data to evaluate, and the run's mixture with all test sets of the data."""
+    """The data to evaluate, and the run's mixture with all of the data's datasets that have the split."""
     asked = None
     if cfg.data.root is not None:
         asked = open_layout(make_value(cfg.data.root), Path(cfg.output) / "data", run.tasks)
@@ -112,14 +116,16 @@ def _data(run: Run, cfg: DictConfig) -> tuple[Layout, Mixture]:
             log.warning("%s; so all that the run's mixture names counts as trained", reason)
     trained = Mixture.resolve(run.cfg.mixture, own, run.cfg.data.allow_missing, run.tasks)
     layout = asked or own
-    return layout, trained.of_tests(layout)
+    return layout, trained.evaluating(layout, cfg.split)
 
 
 class _Evaluation:
     """An evaluation in its folder, where each finished dataset has a file of its row."""
 
-    def __init__(self, run: Run, layout: Layout, mixture: Mixture, model: Predictor, folder: Path):
-        self.run, self.layout, self.mixture = run, layout, mixture
+    def __init__(
+        self, run: Run, layout: Layout, mixture: Mixture, split: str, model: Predictor, folder: Path
+    ):
+        self.run, self.layout, self.mixture, self.split = run, layout, mixture, split
         self.model, self.folder = model, folder
 
     def rows(self) -> list[Row]:
@@ -134,7 +140,7 @@ class _Evaluation:
         return [row for one in self.mixture.evaluate for row in results.read(self._row_file(one))]
 
     def _requests(self, dataset: Dataset) -> Iterator[Request]:
-        for example in self.layout.read(dataset.task, "test", dataset.language):
+        for example in self.layout.read(dataset.task, self.split, dataset.language):
             yield self.model.requests.from_example(dataset, example)
 
     def _score(self, dataset: Dataset, bar: tqdm) -> None:
@@ -144,12 +150,12 @@ class _Evaluation:
             predictions += self.model.answer(window)
             bar.update(len(window))
             checkpoint = window[0].checkpoint
-        examples = self.layout.read(dataset.task, "test", dataset.language)
+        examples = self.layout.read(dataset.task, self.split, dataset.language)
         targets = [example.target for example in examples]
         rows = [
             self.run.row(
                 dataset,
-                split="test",
+                split=self.split,
                 active="all",
                 step=self.model.checkpoints[checkpoint].step,
                 metric=metric,
@@ -159,7 +165,7 @@ class _Evaluation:
             for metric in self.layout.tasks.get(dataset.task).metrics
         ]
         lines = [json.dumps({"prediction": one}, ensure_ascii=False) for one in predictions]
-        place = self.layout.path(dataset.task, "test", dataset.language).relative_to(self.layout.root)
+        place = self.layout.path(dataset.task, self.split, dataset.language).relative_to(self.layout.root)
         write_atomic(self.folder / "predictions" / place, "\n".join(lines) + "\n")
         results.write(self._row_file(dataset), rows)
         scores = ", ".join(f"{row.metric} {row.value:.1f}" for row in rows)

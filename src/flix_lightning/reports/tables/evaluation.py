@@ -8,7 +8,7 @@ from flix_lightning.runs.rows import Row, macro_averages
 
 
 def table(rows: Sequence[Row]) -> Report:
-    """A table of each task from the test rows of one evaluation, all features on, in their order."""
+    """A table of each task from the rows of one evaluation, all features on, in their order."""
     return Report(tuple(_table(task, rows) for task in dict.fromkeys(row.task for row in rows)))
 
 
