@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from examples import run
+from matplotlib.image import imread
 
+from flix_lightning.reports.render import save
 from flix_lightning.reports.tables import make
 from flix_lightning.runs.predictions import Prediction
 
@@ -67,6 +71,20 @@ def test_every_language_stands_in_a_table_of_its_column(reports):
     tables = reports["lite_cpu-languages"].tables
     assert [table.title for table in tables] == COLUMNS
     assert [sections(table)[""]["average"][-1] for table in tables] == ["21.0", "22.0", "23.0"]
+
+
+def test_every_language_has_a_bar_of_each_method(reports, tmp_path):
+    report = reports["lite_cpu-languages"]
+    assert [(panel.title, panel.groups) for panel in report.panels] == [
+        (column, [language]) for column, (_, language, _) in zip(COLUMNS, DATASETS, strict=True)
+    ]
+    assert report.panels[1].series == {"Compute-matched": [2.0], "Param-matched": [12.0], "FLix": [22.0]}
+    many = replace(report.panels[0], groups=[*"abcde"], series={"FLix": [1.0, None, 3.0, 0.0, 5.0]})
+    for name, chart in (("few", report), ("many", replace(report, panels=(many, many)))):
+        save(chart, tmp_path, name)
+    few, stacked = (imread(tmp_path / f"{name}.png").shape for name in ("few", "many"))
+    assert stacked[0] > few[0]  # higher: one panel below another
+    assert stacked[1] < few[1]
 
 
 def test_mistakes_are_counted_by_kind_and_method(reports):

@@ -22,6 +22,7 @@ _MARKS = "os^DvPX"
 _INK = "#010203"  # stands for the page's own text colour
 _INKED = "text.color axes.labelcolor axes.edgecolor xtick.color ytick.color".split()
 _POINTS_MARKED = 8  # a line of more points has no mark on each
+_FEW_GROUPS = 4  # with more groups, bars have no values, and panels stand one below another
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ class Bars:
     series: Mapping[str, Sequence[float | None]]
 
     def draw(self, axes: Axes) -> list[str]:
-        """Draw the bars with their values."""
+        """Draw the bars, with their values if the groups are few."""
         width = 0.8 / len(self.series)
         for place, (name, values) in enumerate(self.series.items()):
             found = [(group, value) for group, value in enumerate(values) if value is not None]
             left = [group - 0.4 + width * (place + 0.5) for group, _ in found]
             heights = [value for _, value in found]
             bars = axes.bar(left, heights, width, label=name, color=_COLOURS[place % len(_COLOURS)])
-            axes.bar_label(bars, [f"{value:+z.1f}" for value in heights], padding=2, size=7)
+            if len(self.groups) <= _FEW_GROUPS:
+                axes.bar_label(bars, [f"{value:+z.1f}" for value in heights], padding=2, size=7)
         axes.axhline(0, color=rcParams["axes.edgecolor"], linewidth=0.6)
         axes.set_xticks(range(len(self.groups)), self.groups, size=8)
         axes.set_xlim(-0.5, len(self.groups) - 0.5)
@@ -92,19 +94,22 @@ def means(points: Iterable[tuple[float, Collection[float]]]) -> list[tuple[float
 
 @dataclass(frozen=True)
 class BarChart(Report):
-    """A report whose picture is a title and panels of bars side by side, in place of its tables."""
+    """A report whose picture is a title and panels of bars in place of its tables."""
 
     title: str = ""
     panels: tuple[Bars, ...] = ()
 
     def png(self, path: Path) -> None:
         """Draw the panels into a PNG file, whole or not at all; raises UserError if it cannot be written."""
-        width = 55 * len(self.panels)
-        lines = [line for warning in self.warnings for line in textwrap.wrap(warning, width)]
+        stacked = max(len(panel.groups) for panel in self.panels) > _FEW_GROUPS
+        down, across = (len(self.panels), 2) if stacked else (1, len(self.panels))  # in panels' sizes
+        lines = [line for warning in self.warnings for line in textwrap.wrap(warning, 55 * across)]
+        height = (2.5 if stacked else 4) * down + 0.18 * len(lines)
         with rc_context(FONT):
-            figure = Figure(figsize=(5.5 * len(self.panels), 4 + 0.18 * len(lines)), layout="constrained")
+            figure = Figure(figsize=(5.5 * across, height), layout="constrained")
             figure.suptitle("\n".join([self.title, *lines]), weight="bold", size=9)
-            for axes, panel in zip(figure.subplots(1, len(self.panels)), self.panels, strict=True):
+            rooms = figure.subplots(down, 1 if stacked else across, squeeze=False).flat
+            for axes, panel in zip(rooms, self.panels, strict=True):
                 _draw(axes, panel)
             write_atomic(path, png_bytes(figure))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from flix_lightning.reports.chart import BarChart, Bars
 from flix_lightning.reports.columns import METHODS, TABLE1, ScoreColumn
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
@@ -68,8 +69,8 @@ def table(sweep: str, runs: Sequence[Run]) -> Report:
     )
 
 
-def languages(sweep: str, runs: Sequence[Run]) -> Report:
-    """The languages behind each column of a sweep's table, one table a column."""
+def languages(sweep: str, runs: Sequence[Run]) -> BarChart:
+    """The languages behind each column of a sweep's table, one table and one panel of bars a column."""
     lines, tables = _lines(sweep, runs), []
     for column in COLUMNS[sweep]:
         title, paper = column.name, {}
@@ -78,12 +79,26 @@ def languages(sweep: str, runs: Sequence[Run]) -> Report:
             numbers = dict(zip(METHODS, column.appendix, strict=True))
             paper = {"numbers": numbers, "paper_splits": ["test"]}
         tables.append(appendix.datasets(title, column, lines, **paper))
-    return appendix.datasets_report(tables, lines, Scores(COLUMNS[sweep], lines).gaps())
+    scores = Scores(COLUMNS[sweep], lines)
+    made = appendix.datasets_report(tables, lines, scores.gaps())
+    panels = [_bars(column, scores) for column in COLUMNS[sweep]]
+    title = f"{_HEADINGS[sweep][0]}, test scores by language"
+    return BarChart(made.tables, made.warnings, title=title, panels=tuple(panels))
 
 
 def mistakes_report(sweep: str, runs: Sequence[Run]) -> Report:
     """The kinds of mistakes behind a sweep's table."""
     return mistakes.table(Scores(COLUMNS[sweep], _lines(sweep, runs)))
+
+
+def _bars(column: ScoreColumn, scores: Scores) -> Bars:
+    """The mean over seeds of each language of a column, by method."""
+    names, series = scores.languages(column), {}
+    for line in scores.runs:
+        by_seed = [scores.by_language(column, line, seed) for seed in scores.seeds]
+        found = [[one[name] for one in by_seed if name in one] for name in names]
+        series[line] = [fmean(values) if values else None for values in found]
+    return Bars(column.name, names, series)
 
 
 def _lines(sweep: str, runs: Sequence[Run]) -> dict[str, list[Run]]:
