@@ -28,7 +28,7 @@ from flix_lightning.data.datamodule import DataModule
 from flix_lightning.models import base as models
 from flix_lightning.runs.run import Run
 from flix_lightning.tasks import metrics
-from flix_lightning.training import module
+from flix_lightning.training import interruption, module
 from flix_lightning.training import train as experiment
 from flix_lightning.training.checkpointing import AtomicCheckpointIO, BestCheckpoint
 from flix_lightning.training.interruption import SIGNALS, Preemption
@@ -423,6 +423,20 @@ def test_killed_from_outside_it_ends_as_an_unbroken_run_does(tiny, tmp_path, unb
     started.kill()
     (folder,) = tmp_path.glob("outputs/runs/*")
     assert not (folder / "results.jsonl").exists()
+    commands.run(tmp_path, "train.py", *tiny, *RESUMED)
+    assert_same(folder, state(unbroken))
+
+
+def save_often_and_die_in_step_4():
+    interruption.SAVE_SECONDS = 0
+    die_in(FlixModule, "training_step", 8)
+
+
+def test_killed_long_after_a_validation_it_goes_on_from_where_it_saved(tiny, tmp_path, unbroken):
+    killed = {"before": save_often_and_die_in_step_4, "code": -signal.SIGKILL}
+    commands.run(tmp_path, "train.py", *tiny, *RESUMED, **killed)
+    (folder,) = tmp_path.glob("outputs/runs/*")
+    assert checkpoint(folder)["global_step"] == 3  # step 2 was validated
     commands.run(tmp_path, "train.py", *tiny, *RESUMED)
     assert_same(folder, state(unbroken))
 

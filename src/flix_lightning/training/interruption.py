@@ -1,10 +1,11 @@
-"""Signals that ask a run to stop: it saves its state, and its processes exit."""
+"""What an interrupted run keeps: it saves its state at intervals, and when a signal asks it to stop."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from flix_lightning.runs.run import Run
 from flix_lightning.training.processes import RunEnvironment
 
+#: Seconds of training after which a run saves its state, if no validation did.
+SAVE_SECONDS = 600
+
 #: The exit code of shells for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
 
@@ -25,11 +29,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Preemption(Callback):
-    """Saves the run and exits with code 143 when any of its processes gets one of SIGNALS.
+    """Saves the run every SAVE_SECONDS, and saves it and exits with code 143 on any of SIGNALS to a process.
 
-    Training stops after the current step. An evaluation stops after the current batch, and the resumed run
-    repeats it: a validation is repeated before the next step. Nothing is saved during the validation of the
-    last step, because Lightning does not resume a run that has done all its steps.
+    On a signal, training stops after the current step. An evaluation stops after the current batch, and the
+    resumed run repeats it: a validation is repeated before the next step. Nothing is saved during the
+    validation of the last step, because Lightning does not resume a run that has done all its steps.
 
     SLURM can send SIGUSR1 or SIGUSR2 some time before a job's time limit. The job is then requeued, by the
     handler that submitit has set or by `scontrol requeue`. After SIGTERM, the run only stops.
@@ -49,6 +53,7 @@ class Preemption(Callback):
         self._module: LightningModule | None = None  # from the first step or test on
         self._asked = 0  # position in SIGNALS of the signal that came to this process, from 1
         self._agreed = 0  # the highest of all processes; `_asked` may change at any moment
+        self._saved = 0.0  # time of the last save, or of the start
 
     @contextmanager
     def listen(self) -> Iterator[None]:
@@ -83,7 +88,7 @@ class Preemption(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """From now on, save before exiting; repeat the validation that was interrupted."""
-        self._module = module
+        self._module, self._saved = module, time.monotonic()
         if self.validation_left:
             validation = trainer.fit_loop.epoch_loop.val_loop
             validation.restarting = False  # from its first batch
@@ -100,19 +105,28 @@ class Preemption(Callback):
         self._module = module
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
-        """Exit between two steps.
+        """Save or exit between two steps.
 
         Nothing is saved before the first step, or right after a validation, whose checkpoint has the same
         state: Lightning would take a checkpoint of that step for one saved within the validation.
         """
-        if index % trainer.accumulate_grad_batches == 0 and self._any_asked(trainer):
-            self._exit(trainer, save=index % trainer.val_check_batch != 0)
+        if index % trainer.accumulate_grad_batches:
+            return
+        due = time.monotonic() - self._saved > SAVE_SECONDS
+        self._agreed, due = self._agree(trainer, self._asked, due)
+        if (self._agreed or due) and index % trainer.val_check_batch:
+            self._save(trainer)
+        if self._agreed:
+            sys.exit(EXIT_CODE)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Exit before an incomplete validation is scored."""
         self.validation_left = self._any_asked(trainer)
         if self.validation_left:
-            self._exit(trainer)
+            if trainer.global_step < trainer.max_steps:
+                self._save(trainer)
+            sys.exit(EXIT_CODE)
+        self._saved = time.monotonic()  # the checkpoint of this validation comes next
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Exit before an incomplete test is scored."""
@@ -121,16 +135,19 @@ class Preemption(Callback):
 
     def _any_asked(self, trainer: Trainer) -> bool:
         """Whether any process got a signal. Every process must call this."""
-        self._agreed = self._asked
-        if trainer.world_size > 1:
-            asked = torch.tensor(self._agreed, device=trainer.strategy.root_device)
-            self._agreed = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        (self._agreed,) = self._agree(trainer, self._asked)
         return self._agreed > 0
 
-    def _exit(self, trainer: Trainer, save: bool = True) -> None:
-        if save and trainer.global_step < trainer.max_steps:
-            trainer.save_checkpoint(self.run.checkpoint_path("last"), weights_only=False)
-        sys.exit(EXIT_CODE)
+    def _agree(self, trainer: Trainer, *own: int) -> list[int]:
+        """The largest of each number in all processes. Every process must call this."""
+        if trainer.world_size == 1:
+            return [*own]
+        numbers = torch.tensor(own, device=trainer.strategy.root_device)
+        return trainer.strategy.reduce(numbers, reduce_op="max").tolist()
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.run.checkpoint_path("last"), weights_only=False)
+        self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, bool]:  # noqa: D102
         return {"validation_left": self.validation_left}
