@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> None:
     output = Path(cfg.output)
     places = [Path(one.removeprefix(OUT)) for one in arguments if one.startswith(OUT)]
     place = places[-1] if places else output / "dashboard.html"
+    if place.is_dir():
+        raise UserError(f"{OUT}{place} is a folder; a file is needed")
     with Console(stderr=True).status("Looking for the runs of every table"):  # some twenty seconds
         given = any(one.startswith("data.samples=") for one in overrides)
         html = page(output, overrides, cfg.data.samples if given else None)

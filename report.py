@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         if len(folders) < len(overrides):
             raise UserError("either folders of runs or KEY=VALUE; both are given")
         runs = [Run.open(path) for folder in folders for path in _runs_in(Path(folder))]
-        missing, left_out, names, output = [], [], set(), runs[0].path.parent.parent
+        home = runs[0].path.parent
+        missing, left_out, names, output = [], [], set(), home.parent if home.name == "runs" else home
     else:
         sweeps.register(overrides)
         cfgs = cli.sweep_configs(overrides)

@@ -13,7 +13,7 @@ from flix_lightning.cldr.examples import MAKERS
 from flix_lightning.cldr.locales import LANGUAGES, PAPER_LANGUAGES, locality, reason_missing
 from flix_lightning.cldr.values import PARTITIONS
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import make_once
+from flix_lightning.common.files import make_folder, make_once
 from flix_lightning.data.layout import Layout
 
 
@@ -125,7 +125,7 @@ def write(folder: Path, version: str, sizes: dict[str, int], seed: int) -> None:
             )
             lines.append(json.dumps(ids | example, ensure_ascii=False) + "\n")
         path = layout.path(task, split, language)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         path.write_text("".join(lines), encoding="utf-8")
 
 

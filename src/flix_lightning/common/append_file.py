@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import lock, write_atomic
+from flix_lightning.common.files import lock, make_folder, write_atomic
 
 _CHUNK = 2**20  # bytes
 
@@ -51,11 +51,11 @@ def open_append_file(path: Path, inputs: Mapping[str, str | bool]) -> Iterator[A
 
     Raises:
         UserError: the file was begun with other inputs, or is something else; or another process is writing
-            it.
-        OSError: the file or its folder cannot be made.
+            it; or its folder cannot be made.
+        OSError: the file cannot be made.
     """
     inputs_path = path.with_name(f"{path.name}.inputs.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with ExitStack() as stack:
         try:
             stack.enter_context(lock(path.with_name(f".{path.name}.lock")))

@@ -71,11 +71,11 @@ def hydra_main(task: Callable[[DictConfig], object], config: str = "train") -> N
     def job(cfg: DictConfig) -> object:
         nonlocal started, failed
         started = True
-        _add_own_tasks(cfg, [one.path for one in HydraConfig.get().runtime.config_sources])
         in_launcher = os.getpid() != process  # a process of a launcher that runs several jobs at once
         if in_launcher:
             quiet_libraries()
         try:
+            _add_own_tasks(cfg, [one.path for one in HydraConfig.get().runtime.config_sources])
             return task(cfg)
         except REPORTED_ERRORS as error:
             if TRACEBACK:

@@ -20,6 +20,15 @@ from flix_lightning.common.errors import UserError
 log = logging.getLogger(__name__)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless it is there; raises UserError if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file in its place" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"cannot make the folder {folder}: {reason}; name another place") from error
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file as `atomic_file` does."""
     with atomic_file(path) as file:
@@ -33,9 +42,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     An earlier file at `path` stays untouched until all of the new content is on the disk. Raises UserError if
     the file cannot be written (full disk, no permission).
     """
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()
@@ -59,9 +68,9 @@ def remove_temporary_files(folder: Path) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Make an empty folder that becomes `folder` when the block ends, and is deleted when it raises.
 
-    Raises UserError if `folder` has content by then: another process was first.
+    Raises UserError as `make_folder`, or if `folder` has content by then: another process was first.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield temporary
@@ -117,7 +126,7 @@ def make_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with lock(folder.with_name(f".{folder.name}.lock"), waits_for=f"making {folder}"):
         if not folder.is_dir():
             draft = folder.with_name(f".{folder.name}.draft")

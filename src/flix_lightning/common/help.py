@@ -64,7 +64,10 @@ def entries(folders: Sequence[Path], config: str) -> list[Entry]:
 def _read(folders: Sequence[Path], config: str) -> str:
     for folder in folders:
         if (file := folder / f"{config}.yaml").is_file():
-            return name_commands(file.read_text(encoding="utf-8"))
+            try:
+                return name_commands(file.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{file}: cannot be read ({error})") from error
     raise UserError(f"no config {config}.yaml in {', '.join(map(str, folders))}")
 
 

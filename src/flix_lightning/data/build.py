@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import lock, remove_temporary_files
+from flix_lightning.common.files import lock, make_folder, remove_temporary_files
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def build_folder(folder: Path, parts: Sequence[Any], write: Write, title: str) -
         write: Writes the file of a part, complete or not at all. It and the parts can be pickled.
         title: What is done, for progress.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with lock(folder.with_name(f".{folder.name}.lock"), waits_for=title):
         if folder.is_dir():
             return

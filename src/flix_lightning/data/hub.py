@@ -17,7 +17,7 @@ import datasets
 
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError, did_you_mean, one_line
-from flix_lightning.common.files import make_once, sha256
+from flix_lightning.common.files import make_folder, make_once, sha256
 from flix_lightning.common.names import check_name, text_keys
 from flix_lightning.data.layout import SPLITS, Layout, is_hidden
 from flix_lightning.data.mixture_config import check_code
@@ -250,6 +250,6 @@ def _text(
 
 
 def _write(path: Path, lines: Iterator[Mapping[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from flix_lightning.common import settings
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import sha256, write_atomic
+from flix_lightning.common.files import make_folder, sha256, write_atomic
 from flix_lightning.common.settings import plain
 from flix_lightning.data.archive import open_layout
 from flix_lightning.data.layout import Layout
@@ -61,6 +61,7 @@ def evaluate(cfg: DictConfig) -> Path:
 
 
 def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
+    make_folder(Path(cfg.output))  # before the data is looked for, which may be made
     run = Run.open(cfg.run, output=cfg.output)
     _add_tasks(run, cfg)
     layout, mixture = _data(run, cfg)

@@ -58,6 +58,8 @@ def predict(cfg: DictConfig) -> Path:
 
 def _predict(cfg: DictConfig, processes: Processes) -> Path:
     with _readable_twice(cfg) as source:
+        if source.is_dir():
+            raise UserError(f"input={cfg.input} is a folder; a file of JSON lines is needed")
         out = source.with_suffix(".predictions.jsonl") if cfg.out is None else Path(cfg.out)
         if cfg.out == "-" or (out.exists() and not out.is_file()):
             raise UserError(

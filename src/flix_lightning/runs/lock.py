@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from flix_lightning.common.errors import UserError
-from flix_lightning.common.files import lock, remove_temporary_files
+from flix_lightning.common.files import lock, make_folder, remove_temporary_files
 
 
 class RunBusy(UserError):  # noqa: N818 - a state of the run, not a fault
@@ -25,10 +25,7 @@ def lock_folder(path: Path) -> Iterator[None]:
         RunBusy: another process holds the folder.
         UserError: the folder cannot be made, or its file system has no locks.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the run's folder {path}: {error.strerror or error}") from error
+    make_folder(path)
     with ExitStack() as stack:
         try:
             stack.enter_context(lock(path / ".lock"))

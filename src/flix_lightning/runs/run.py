@@ -419,7 +419,7 @@ def read_config(path: Path) -> DictConfig:
     try:
         text = path.read_text(encoding="utf-8")
         cfg = OmegaConf.create(text)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AssertionError) as error:
         reason = one_line(error)
         raise UserError(f"{path}: no config of a run ({reason}); one that the run wrote is needed") from error
     if not OmegaConf.is_dict(cfg) or "${" in text:

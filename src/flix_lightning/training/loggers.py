@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig
 
 from flix_lightning.common.errors import UserError, one_line
+from flix_lightning.common.files import make_folder
 from flix_lightning.common.settings import decides, overrides, plain
 from flix_lightning.runs.rows import Row, macro_averages, mean_key
 from flix_lightning.runs.run import Run
@@ -105,7 +106,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Itera
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode (or WANDB_MODE) is {mode!r}, expected one of {', '.join(MODES)}")
-    run.path.mkdir(parents=True, exist_ok=True)
+    make_folder(run.path)
     name = _display_name(run)
     try:
         # WandbLogger itself would set WANDB_MODE for every later job of this process if offline, and would

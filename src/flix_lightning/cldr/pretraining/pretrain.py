@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from flix_lightning.cldr.pretraining.batches import MAX_TARGET, Batches
 from flix_lightning.cldr.pretraining.tokenizer import train_tokenizer
-from flix_lightning.common.files import atomic_file
+from flix_lightning.common.files import atomic_file, make_folder
 
 ARCHITECTURE = {
     "d_model": 256,
@@ -119,7 +119,7 @@ def _loss(model: T5ForConditionalGeneration, batch: dict[str, torch.Tensor]) -> 
 
 def pretrain(out: Path, steps: int, seed: int) -> None:
     """Train from the last checkpoint in `out`, if there is one, to step `steps`; save the model there."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     torch.manual_seed(seed)
     if not (out / "tokenizer.json").exists():
         train_tokenizer(seed).save_pretrained(out)
