@@ -14,6 +14,8 @@ from benchmarks import clock, counts, generation, layer, precision, steps, workl
 from benchmarks.measure import Measure
 from benchmarks.report import report, write
 from benchmarks.workloads import TARGETS
+from flix_lightning.common.cli import errors_as_lines
+from flix_lightning.common.files import make_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         1 if --quick finds a count above its bar, else 0: times have noise, counts have none.
     """
     options = _options(arguments)
+    make_folder(options.out)  # before hours of measuring
     torch.set_num_threads(1)
     if not options.quick:
         clock.keep_memory()
@@ -100,4 +103,6 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_as_lines():
+        code = main()
+    sys.exit(code)

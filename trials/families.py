@@ -43,7 +43,7 @@ from flix_lightning.runs.run import Run
 from flix_lightning.training.module import FlixModule
 from trials.tiny_families import save_tiny
 
-PAGE = Path("docs/models.md")
+PAGE = Path(__file__).resolve().parents[1] / "docs/models.md"
 FAMILIES = sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES})
 RANKS = {"task:ner": 3, "language:sw": 2, "language:yo": 2}
 FEATURES = [("task:ner", "language:sw"), ("language:yo",), (), ("task:ner", "language:yo")]
@@ -281,6 +281,8 @@ def main() -> int:
         "families", nargs="*", help="model types to try, without writing the page; none is all"
     )
     options = parser.parse_args()
+    if unknown := sorted({*options.families} - {*FAMILIES}):
+        parser.error(f"no family of Transformers is called {unknown[0]}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     verdicts = []

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flix_lightning.common import cli
+from flix_lightning.common.errors import UserError
 from flix_lightning.inference import Predictor
 from flix_lightning.runs.run import Run
 from flix_lightning.tasks.metrics import score_texts
@@ -34,7 +35,9 @@ def scores(run: Run, model: Predictor, kinds: Collection[str]) -> dict[str, floa
 
 
 def main(folders: list[str]) -> int:
-    """Print a table of each run."""
+    """Print a table of each run; raise UserError if none is given."""
+    if not folders:
+        raise UserError("no RUN is given: the folder of a finished run")
     for run in map(Run.open, folders):
         model = Predictor(run)
         lines = {"all features": scores(run, model, run.kinds)}

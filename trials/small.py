@@ -31,6 +31,6 @@ def make_output(given: Path | None, name: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
-    except FileExistsError:
-        sys.exit(f"{folder} exists already: give a new folder")
+    except OSError as error:
+        sys.exit(f"{folder}: {error.strerror}; give a new folder")
     return folder

@@ -259,7 +259,7 @@ def tables_in(folder):
 
 
 @pytest.mark.parametrize("make", [ByT5Tokenizer, byte_tokenizer])
-def test_tokenised_once(folder, make, monkeypatch):
+def test_tokenized_once(folder, make, monkeypatch):
     tokenizer = make()
     first = module(folder, tokenizer).table("train").to_dict()
     tokenizer(["a", "bb"], truncation=True, max_length=1)  # a fast tokenizer's files now hold these settings
@@ -287,7 +287,7 @@ def test_another_setting_is_another_table(folder, changes):
     assert len(tables_in(folder)) == 2
 
 
-def test_changed_data_is_tokenised_again(folder):
+def test_changed_data_is_tokenized_again(folder):
     module(folder).table("test")
     module(folder).table("train")
     write_split(folder, "ner", "train", "sw", [line_of("ner", "new", "PER: x")])

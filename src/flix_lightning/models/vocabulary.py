@@ -24,7 +24,7 @@ VERSION = 1
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _TOKEN_ID = re.compile(r"_token_(id|index)$")
-_BATCH = 1024  # texts tokenised at once
+_BATCH = 1024  # texts tokenized at once
 
 
 def cut(
@@ -39,7 +39,7 @@ def cut(
     """Return the folder with a base model whose vocabulary is cut to `texts`, made on first use.
 
     It keeps the tokens of the texts and all tokens that are merged on the way to them, so the texts are
-    tokenised as before; special tokens; and single bytes, so that other texts can be tokenised at all. The
+    tokenized as before; special tokens; and single bytes, so that other texts can be tokenized at all. The
     logits of these tokens stay the same.
 
     Args:

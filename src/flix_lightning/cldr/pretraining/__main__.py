@@ -7,6 +7,7 @@ import torch
 
 from flix_lightning.cldr.pretraining.batches import BATCH
 from flix_lightning.cldr.pretraining.pretrain import pretrain
+from flix_lightning.common.cli import errors_as_lines
 
 
 def main() -> None:
@@ -17,9 +18,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    if min(options.steps, options.threads) < 1:
+        parser.error("--steps and --threads: whole numbers from 1 are needed")
     torch.set_num_threads(options.threads)
     pretrain(options.out, options.steps, options.seed)
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines():
+        main()

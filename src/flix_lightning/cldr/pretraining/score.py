@@ -19,6 +19,7 @@ from flix_lightning.cldr.examples import MAKERS, random_value
 from flix_lightning.cldr.locales import LANGUAGES, locality
 from flix_lightning.cldr.pretraining.batches import MAX_TARGET
 from flix_lightning.cldr.pretraining.corpus import ENGLISH_TASKS
+from flix_lightning.common.cli import errors_as_lines
 from flix_lightning.models import base as models
 from flix_lightning.tasks.definitions import shipped_tasks
 from flix_lightning.tasks.languages import find_name
@@ -127,4 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines():
+        main()
