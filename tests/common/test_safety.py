@@ -89,7 +89,7 @@ def test_a_models_own_code_is_not_run(proof, base, tmp_path, file):
         models.load(str(folder), "main", "float32")
 
 
-# -- archives; what else they may hold is in test_source.py
+# -- archives; what else they may hold is in test_archive.py
 
 
 def refused(tmp_path, members, message):

@@ -131,9 +131,9 @@ def test_resuming_late_in_a_run_of_the_papers_size_is_quick():
         lengths, lengths, sizes, np.full(90, 1 / 90),
         batch_size=512, micro_batch_size=64, max_steps=2000, seed=0, start=1999,
     )  # fmt: skip
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(list(late)) == 8
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])

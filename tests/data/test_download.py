@@ -46,10 +46,6 @@ def get(server, folder):
     return download(folder, f"{server.url}/x/data.jsonl.tgz", f"{server.url}/ner")
 
 
-def test_twenty_languages_of_ner():
-    assert len(set(NER_LANGUAGES)) == len(NER_LANGUAGES) == 20
-
-
 def test_ner_lies_beside_the_other_tasks(server, tmp_path, capsys):
     server.faults = [500, 100, (503,)]
     whole = get(server, tmp_path / "out")

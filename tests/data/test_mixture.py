@@ -15,6 +15,7 @@ from flix_lightning.common.errors import UserError
 from flix_lightning.data.layout import Layout
 from flix_lightning.data.mixture import Mixture, NothingThere
 from flix_lightning.reports import paper
+from flix_lightning.tasks.languages import find_name
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -155,10 +156,10 @@ def test_thousands_of_languages_resolve_in_no_time():
     codes = sorted(Locale("en").languages)[:600]
     tasks = ["ner", "translation", "qa_in_lang", "qa_cross_lang", "semantic_parsing"]
     entries = [{"task": task, "languages": codes} for task in tasks]
-    began = time.perf_counter()
+    began = time.process_time()
     mixture = Mixture.resolve(config(train=entries, evaluate=entries), None)
     assert len(mixture.evaluate) == 3000
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_lines_can_carry_a_kind(folder):
@@ -461,4 +462,6 @@ LISTS = sorted({path.stem for path in CONF.glob("mixture/[a-z]*.yaml")} - {"all"
 @pytest.mark.parametrize("name", LISTS)
 def test_every_shipped_mixture_names_known_tasks_and_languages(name, tmp_path):
     parameters = {"task": "ner", "language": "sw"} if name == "single_dataset" else {}
-    assert shipped(name, tmp_path, **parameters).train
+    mixture = shipped(name, tmp_path, **parameters)
+    assert mixture.train
+    assert all(find_name(one.language) for one in (*mixture.train, *mixture.evaluate))

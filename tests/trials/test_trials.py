@@ -81,6 +81,7 @@ def test_chaos_finds_every_difference_but_times(tmp_path, file, text, same):
 def test_soak(tmp_path):
     ended = make("soak", tmp_path / "soak", "MINUTES=0")
     assert "3 runs in " in ended.stdout, ended.stderr
+    assert "Traceback" not in ended.stderr
     rows = [json.loads(line) for line in (tmp_path / "soak/soak.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert all(row["rss_mib"] > 100 and row["fds"] > 2 and row["threads"] > 0 for row in rows)
