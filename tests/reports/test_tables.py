@@ -228,6 +228,12 @@ def test_without_any_run_the_table_is_the_papers_alone():
     assert "all of them" in report.warnings[0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_any_run_the_languages_are_drawn_without_bars(tmp_path):
+    render.save(languages_behind([]), tmp_path, "table1-languages")
+    assert (tmp_path / "table1-languages.png").exists()
+
+
 def test_a_run_that_lacks_a_language_is_left_out_and_named():
     rows = [
         row for row in runs() if not (row.method == "FLix" and row.task == "ner" and row.language == "sw")
@@ -394,5 +400,5 @@ def test_save_writes_markdown_and_picture(report, tmp_path):
 
 def test_a_picture_that_cannot_be_written_is_one_line(report, tmp_path):
     (tmp_path / "tables").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot make the folder"):
         render.save(report, tmp_path / "tables", "table1")

@@ -22,7 +22,7 @@ _MARKS = "os^DvPX"
 _INK = "#010203"  # stands for the page's own text colour
 _INKED = "text.color axes.labelcolor axes.edgecolor xtick.color ytick.color".split()
 _POINTS_MARKED = 8  # a line of more points has no mark on each
-_FEW_GROUPS = 4  # with more groups, bars have no values, and panels stand one below another
+_FEW_GROUPS = 4  # panels of more groups stand one below another
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,27 @@ class Bars:
     Attributes:
         groups: what stands below each group of bars.
         series: name -> its value in each group, None where it has none.
+        form: format of the value at each bar, as for str.format; None is no values.
     """
 
     title: str
     groups: Sequence[str]
     series: Mapping[str, Sequence[float | None]]
+    form: str | None = "{:+z.1f}"
 
     def draw(self, axes: Axes) -> list[str]:
-        """Draw the bars, with their values if the groups are few."""
+        """Draw the bars with their values."""
         width = 0.8 / len(self.series)
         for place, (name, values) in enumerate(self.series.items()):
             found = [(group, value) for group, value in enumerate(values) if value is not None]
             left = [group - 0.4 + width * (place + 0.5) for group, _ in found]
             heights = [value for _, value in found]
             bars = axes.bar(left, heights, width, label=name, color=_COLOURS[place % len(_COLOURS)])
-            if len(self.groups) <= _FEW_GROUPS:
-                axes.bar_label(bars, [f"{value:+z.1f}" for value in heights], padding=2, size=7)
+            if self.form:
+                axes.bar_label(bars, map(self.form.format, heights), padding=2, size=7)
         axes.axhline(0, color=rcParams["axes.edgecolor"], linewidth=0.6)
         axes.set_xticks(range(len(self.groups)), self.groups, size=8)
-        axes.set_xlim(-0.5, len(self.groups) - 0.5)
+        axes.set_xlim(-0.5, max(len(self.groups), 1) - 0.5)
         axes.margins(y=0.12)
         if not any(value for values in self.series.values() for value in values):
             axes.set_ylim(-1, 1)
@@ -111,6 +113,12 @@ class BarChart(Report):
             rooms = figure.subplots(down, 1 if stacked else across, squeeze=False).flat
             for axes, panel in zip(rooms, self.panels, strict=True):
                 _draw(axes, panel)
+                if stacked:  # bars stand everywhere in a panel
+                    axes.get_legend().remove()
+            if stacked:
+                figure.legend(
+                    *axes.get_legend_handles_labels(), loc="outside lower center", ncols=9, frameon=False
+                )
             write_atomic(path, png_bytes(figure))
 
 

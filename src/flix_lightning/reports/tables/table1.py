@@ -98,7 +98,7 @@ def _bars(column: ScoreColumn, scores: Scores) -> Bars:
         by_seed = [scores.by_language(column, line, seed) for seed in scores.seeds]
         found = [[one[name] for one in by_seed if name in one] for name in names]
         series[line] = [fmean(values) if values else None for values in found]
-    return Bars(column.name, names, series)
+    return Bars(column.name, names, series, form=None)
 
 
 def _lines(sweep: str, runs: Sequence[Run]) -> dict[str, list[Run]]:
