@@ -218,8 +218,8 @@ def test_a_mistake_in_a_report(tiny, tmp_path):
 #: A command, where {run} is a finished run and `afile` a file -> parts of its line.
 PLACES = """
 predict.py run={run} input=. -> input=. is a folder ; JSON lines
-predict.py run={run} input=lines.jsonl out=afile/x -> cannot make the folder afile ; a file in its place
-evaluate.py run={run} output=afile -> cannot make the folder afile ; a file in its place
+predict.py run={run} input=lines.jsonl out=afile/x -> cannot make the folder afile ; part of this path
+evaluate.py run={run} output=afile -> cannot make the folder afile ; part of this path
 evaluate.py run={run} tasks=5 -> tasks is 5 ; path of a task's YAML
 train.py output=afile -> Not a directory ; 'afile/hydra
 train.py tasks=5 -> tasks is 5 ; path of a task's YAML

@@ -151,7 +151,7 @@ def test_a_lock_is_released_when_the_run_fails(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "outputs").write_text("a file where a folder should be")
     with (
-        pytest.raises(UserError, match=r"cannot make the folder .*a file in its place"),
+        pytest.raises(UserError, match=r"cannot make the folder .*part of this path is a file"),
         lock_folder(tmp_path / "outputs" / "run-0"),
     ):
         pass

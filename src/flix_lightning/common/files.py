@@ -25,7 +25,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "there is a file in its place" if isinstance(error, FileExistsError) else error.strerror
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a part of this path is a file" if in_the_way else error.strerror
         raise UserError(f"cannot make the folder {folder}: {reason}; name another place") from error
 
 
