@@ -249,32 +249,25 @@ def test_one_run_of_nothing_is_a_mistake(table22, tmp_path):
 # -- make
 
 
-def make(*arguments):
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
-    return subprocess.run(
-        ["make", *arguments], cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True
-    )
-
-
 def test_make_reproduces_every_table_and_figure_of_the_paper():
     names = [*(f"table{number}" for number in range(1, 51)), "figure2"]
-    everything = make("-n", "reproduce-all", "SEEDS=3", "ARGS=data=xtreme_up data.root=there").stdout
+    everything = commands.make("-n", "reproduce-all", "SEEDS=3", "ARGS=data=xtreme_up data.root=there").stdout
     asked = re.findall(r"report\.py --if-finished (.*?) \|\|", everything)
     # In this order, so that Tables 1 and 2 have trained most of the runs that the others show.
     assert asked == [f"+sweeps={name} seed=0,1,2 data=xtreme_up data.root=there" for name in names]
     for name in names[3::20]:
-        assert f"train.py -m +sweeps={name} seed=0 " in make("-n", f"reproduce-{name}").stdout
-    assert make("-n", "reproduce-table51").returncode != 0
+        assert f"train.py -m +sweeps={name} seed=0 " in commands.make("-n", f"reproduce-{name}").stdout
+    assert commands.make("-n", "reproduce-table51").returncode != 0
 
 
 def test_make_plan_asks_for_everything_or_for_one_sweep():
-    assert make("-n", "plan").stdout.strip().endswith("plan.py seed=0")
-    one = make("-n", "plan", "ARGS=+sweeps=table5", "SEEDS=2").stdout
+    assert commands.make("-n", "plan").stdout.strip().endswith("plan.py seed=0")
+    one = commands.make("-n", "plan", "ARGS=+sweeps=table5", "SEEDS=2").stdout
     assert one.strip().endswith("plan.py seed=0,1 +sweeps=table5")
 
 
 def test_make_help_lists_every_target():
-    listed = re.findall(r"^  make (\S+)", make("help").stdout, re.MULTILINE)
+    listed = re.findall(r"^  make (\S+)", commands.make("help").stdout, re.MULTILINE)
     written = re.findall(r"^([a-z0-9-]+):", (commands.REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert set(listed) == {*written, "reproduce-tableN"}
 

@@ -201,12 +201,7 @@ MADE = {
 
 
 def make(target, arguments):
-    """As on a user's shell: make must not be told that another make runs this test."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
-    command = ["make", target, f"ARGS={arguments}"]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=540
-    )
+    return commands.make(target, f"ARGS={arguments}", limit=540)
 
 
 def test_make_reproduce_table1(tmp_path):

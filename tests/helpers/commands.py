@@ -6,6 +6,7 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -71,6 +72,23 @@ def start(folder, script, *arguments, before=None):
 def run(folder, script, *arguments, code=0, before=None):
     """As `start`, and wait for its end."""
     return start(folder, script, *arguments, before=before).wait(code)
+
+
+def make(*arguments, limit=LIMIT):
+    """Make a target as in a user's shell, which has no make and no process of W&B around it."""
+    unset = ("MAKEFLAGS", "MAKELEVEL", "WANDB_SERVICE")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
+    return subprocess.run(
+        ["make", *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=limit
+    )
+
+
+def compose(config, *overrides):
+    """Compose conf/<config>.yaml."""
+    from flix_lightning.common.cli import hydra  # here, as few tests need it
+
+    with hydra.initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return hydra.compose(config, list(overrides))
 
 
 def join(rank, port, *moments):

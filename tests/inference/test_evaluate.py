@@ -1,6 +1,7 @@
 import json
 import shutil
 import tarfile
+from functools import partial
 
 import pytest
 from folders import line_of, write_split
@@ -9,7 +10,6 @@ from tiny_data import SEEN, UNSEEN
 from tiny_runs import checkpoint, json_lines, rows
 
 import commands
-from flix_lightning.common.cli import hydra
 from flix_lightning.inference import evaluate as evaluation
 from flix_lightning.inference import predictor as predict
 from flix_lightning.inference.evaluate import evaluate
@@ -37,9 +37,7 @@ def sequence_accuracy(predictions, targets):
     return 100 * sum(map(str.__eq__, predictions, targets)) / len(targets)
 
 
-def compose(*overrides):
-    with hydra.initialize_config_dir(str(commands.REPOSITORY / "conf"), version_base="1.3"):
-        return hydra.compose("evaluate", list(overrides))
+compose = partial(commands.compose, "evaluate")
 
 
 def test_on_its_own_data_a_run_scores_what_it_tested(done, data, tmp_path):

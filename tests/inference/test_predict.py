@@ -16,7 +16,6 @@ from transformers import AutoModelForSeq2SeqLM, ByT5Tokenizer
 
 import commands
 from flix_lightning.adapter.reference import merge
-from flix_lightning.common.cli import hydra
 from flix_lightning.common.errors import UserError
 from flix_lightning.inference import predict as command
 from flix_lightning.inference import predictor as predict
@@ -324,8 +323,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, arguments, said
 
 
 def composed(run, folder):
-    with hydra.initialize_config_dir(str(commands.REPOSITORY / "conf"), version_base="1.3"):
-        return hydra.compose("predict", [f"run={run}", f"input={folder}/in.jsonl", f"out={folder}/out"])
+    return commands.compose("predict", f"run={run}", f"input={folder}/in.jsonl", f"out={folder}/out")
 
 
 @pytest.mark.parametrize("way", ["pipe", "standard input"])

@@ -1,10 +1,8 @@
 """The trials run, and notice what they look for."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -20,13 +18,7 @@ ROWS = [
 
 
 def make(target, folder, *options):
-    # As in a user's shell: without the make that runs this test, without an earlier test's W&B process.
-    unset = ("MAKEFLAGS", "MAKELEVEL", "WANDB_SERVICE")
-    environment = {key: value for key, value in os.environ.items() if key not in unset}
-    return subprocess.run(
-        ["make", target, *options, f"ARGS=--output {folder}"],
-        cwd=commands.REPOSITORY, env=environment, capture_output=True, text=True, timeout=880,
-    )  # fmt: skip
+    return commands.make(target, *options, f"ARGS=--output {folder}", limit=880)
 
 
 @pytest.mark.timeout(900)
