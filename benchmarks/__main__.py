@@ -104,5 +104,4 @@ def _processor() -> str:
 
 if __name__ == "__main__":
     with errors_as_lines():
-        code = main()
-    sys.exit(code)
+        sys.exit(main())

@@ -41,9 +41,10 @@ from flix_lightning.models.generation import Generator, Grouping
 from flix_lightning.runs.checkpoints import Checkpoint
 from flix_lightning.runs.run import Run
 from flix_lightning.training.module import FlixModule
+from trials.small import REPOSITORY
 from trials.tiny_families import save_tiny
 
-PAGE = Path(__file__).resolve().parents[1] / "docs/models.md"
+PAGE = REPOSITORY / "docs/models.md"
 FAMILIES = sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES})
 RANKS = {"task:ner": 3, "language:sw": 2, "language:yo": 2}
 FEATURES = [("task:ner", "language:sw"), ("language:yo",), (), ("task:ner", "language:yo")]

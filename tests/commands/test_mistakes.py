@@ -129,6 +129,13 @@ def earlier(tiny, tmp_path_factory):
 
 
 @pytest.fixture
+def finished(earlier):
+    """The folder of the finished run, to be read only."""
+    (results,) = (path for path in earlier[1] if path.name == "results.jsonl")
+    return results.parent
+
+
+@pytest.fixture
 def error_of(earlier, capsys):
     """The line that a run with some overrides ends in; the run is done in this process."""
     folder, files = earlier
@@ -230,14 +237,13 @@ dashboard.py out= -> out=. is a folder ; a file is needed
 
 
 @pytest.mark.parametrize("given", PLACES.strip().splitlines())
-def test_a_place_that_cannot_be_written_or_read(earlier, tmp_path, given):
-    (run,) = (path.parent for path in earlier[1] if path.name == "results.jsonl")
+def test_a_place_that_cannot_be_written_or_read(finished, tmp_path, given):
     (tmp_path / "afile").write_text("mine")
     (tmp_path / "lines.jsonl").write_text('{"text": "a", "task": "ner", "language": "sw"}\n')
     (tmp_path / "own/mixture").mkdir(parents=True)
     (tmp_path / "own/mixture/bin.yaml").write_bytes(b"name: \xff")
     command, _, parts = given.partition(" -> ")
-    script, *arguments = command.format(run=run).split()
+    script, *arguments = command.format(run=finished).split()
     ended = commands.run(tmp_path, script, *arguments, code=1)
     (line,) = [line for line in ended.err.splitlines() if "Loading weights" not in line]
     for part in parts.split(" ; "):
@@ -572,10 +578,9 @@ def lead_out(checkpoints):
 
 
 @pytest.mark.parametrize("how", RUNS)
-def test_a_bad_run(earlier, tmp_path, how):
+def test_a_bad_run(finished, tmp_path, how):
     spoil, expected = RUNS[how]
-    (run,) = (path.parent for path in earlier[1] if path.name == "results.jsonl")
-    shutil.copytree(run, tmp_path / "a/run")
+    shutil.copytree(finished, tmp_path / "a/run")
     spoil(tmp_path / "a/run")
     with pytest.raises(cli.REPORTED_ERRORS) as caught:
         list(

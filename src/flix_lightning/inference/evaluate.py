@@ -73,14 +73,12 @@ def _evaluate(cfg: DictConfig, processes: Processes) -> Path:
         "schema": results.SCHEMA,
         "run": run.id,
         "checkpoints": {task: sha256(run.checkpoint_path(name)) for task, name in names.items()},
-        "files": layout.fingerprint(paths),
+        "files": layout.fingerprint(paths),  # their paths name the split
         "datasets": [[one.attributes, one.seen] for one in mixture.evaluate],
         "tasks": [layout.tasks.get(task).deciding() for task in sorted(names)],
         "precision": cfg.precision or run.cfg.trainer.precision,
     }
-    # Evaluations from before `split` and `data.languages` keep their folder.
-    if cfg.split != "test":
-        deciding["split"] = cfg.split
+    # Evaluations from before `data.languages` keep their folder.
     if languages := run.tasks.deciding_names(one.language for one in mixture.evaluate):
         deciding["languages"] = languages
     name = f"{layout.root.name}-{hash_settings(deciding)}"

@@ -104,21 +104,17 @@ class BarChart(Report):
     def png(self, path: Path) -> None:
         """Draw the panels into a PNG file, whole or not at all; raises UserError if it cannot be written."""
         stacked = max(len(panel.groups) for panel in self.panels) > _FEW_GROUPS
-        down, across = (len(self.panels), 2) if stacked else (1, len(self.panels))  # in panels' sizes
-        lines = [line for warning in self.warnings for line in textwrap.wrap(warning, 55 * across)]
-        height = (2.5 if stacked else 4) * down + 0.18 * len(lines)
+        count = len(self.panels)
+        shape, width, height = ((count, 1), 11, 2.5 * count) if stacked else ((1, count), 5.5 * count, 4)
+        lines = [line for warning in self.warnings for line in textwrap.wrap(warning, int(10 * width))]
         with rc_context(FONT):
-            figure = Figure(figsize=(5.5 * across, height), layout="constrained")
+            figure = Figure(figsize=(width, height + 0.18 * len(lines)), layout="constrained")
             figure.suptitle("\n".join([self.title, *lines]), weight="bold", size=9)
-            rooms = figure.subplots(down, 1 if stacked else across, squeeze=False).flat
-            for axes, panel in zip(rooms, self.panels, strict=True):
-                _draw(axes, panel)
-                if stacked:  # bars stand everywhere in a panel
-                    axes.get_legend().remove()
-            if stacked:
-                figure.legend(
-                    *axes.get_legend_handles_labels(), loc="outside lower center", ncols=9, frameon=False
-                )
+            for axes, panel in zip(figure.subplots(*shape, squeeze=False).flat, self.panels, strict=True):
+                _draw(axes, panel, legend=not stacked)
+            if stacked:  # outside, as bars stand everywhere in a panel
+                drawn = axes.get_legend_handles_labels()
+                figure.legend(*drawn, loc="outside lower center", ncols=len(drawn[0]), frameon=False)
             write_atomic(path, png_bytes(figure))
 
 
@@ -136,10 +132,10 @@ def svg(panel: Bars | Curves) -> str:
     return drawn.replace(_INK, "currentColor").replace("font-family: 'DejaVu Sans'; ", "")
 
 
-def _draw(axes: Axes, panel: Bars | Curves) -> list[str]:
+def _draw(axes: Axes, panel: Bars | Curves, legend: bool = True) -> list[str]:
     tips = panel.draw(axes)
     axes.set_title(panel.title, style="italic")
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
+    if legend and axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=8)
     return tips

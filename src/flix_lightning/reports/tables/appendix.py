@@ -71,8 +71,7 @@ def datasets(
     def ours(split: Scores, line: str, name: str) -> str:
         if name == "average":
             return mean(split.by_seed(column, line).values())
-        by_seed = [split.by_language(column, line, seed) for seed in split.seeds]
-        return mean([found[own] for found in by_seed if (own := _TASKS.get(name, name)) in found])
+        return mean(split.of_language(column, line, _TASKS.get(name, name)))
 
     def cells(name: str) -> tuple[str, ...]:
         by_split = [mark_best([ours(split, line, name) for line in runs]) for split in scores.values()]

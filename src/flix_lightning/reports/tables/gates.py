@@ -10,13 +10,12 @@ from flix_lightning.cldr.guessing import guess
 from flix_lightning.reports.columns import TABLE1
 from flix_lightning.reports.paper import DASH
 from flix_lightning.reports.render import Column, Report, Section, Table
-from flix_lightning.reports.tables.methods import explain
+from flix_lightning.reports.tables.methods import FROZEN, explain
 from flix_lightning.reports.tables.scores import Scores, mean
 from flix_lightning.runs.rows import Row
 from flix_lightning.runs.run import Run
 
 METHOD = "Compute-matched"
-FROZEN = "Frozen base"
 LEAST_GAIN = 10  # of LoRA above guessing, and above the frozen base
 BELOW = 90
 

@@ -16,9 +16,9 @@ INTERVALS = (
     "95 % intervals: Student's t over seeds (two or more), and a paired bootstrap over languages and their "
     "examples."
 )
-TASK_ROWS = "Task rows only"
+FROZEN, TASK_ROWS = "Frozen base", "Task rows only"
 CONTROLS = {
-    "Frozen base": ("FLix", "none"),
+    FROZEN: ("FLix", "none"),
     TASK_ROWS: ("FLix", "task"),
     "Language rows only": ("FLix", "language"),
 }

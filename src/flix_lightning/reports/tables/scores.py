@@ -70,6 +70,11 @@ class Scores:
         """Every language of the column that some run was scored on, sorted."""
         return sorted({name for key, rows in self._rows.items() if key[0] == column for name in rows})
 
+    def of_language(self, column: ScoreColumn, line: str, name: str) -> list[float]:
+        """A language's score on each seed that has it."""
+        found = (self.by_language(column, line, seed) for seed in self.seeds)
+        return [scores[name] for scores in found if name in scores]
+
     def by_seed(self, column: ScoreColumn, line: str) -> dict[int, float]:
         """Seed -> the macro average over languages, for each seed that has all of them."""
         expected = len(self.languages(column))

@@ -95,8 +95,7 @@ def _bars(column: ScoreColumn, scores: Scores) -> Bars:
     """The mean over seeds of each language of a column, by method."""
     names, series = scores.languages(column), {}
     for line in scores.runs:
-        by_seed = [scores.by_language(column, line, seed) for seed in scores.seeds]
-        found = [[one[name] for one in by_seed if name in one] for name in names]
+        found = (scores.of_language(column, line, name) for name in names)
         series[line] = [fmean(values) if values else None for values in found]
     return Bars(column.name, names, series, form=None)
 
