@@ -38,7 +38,7 @@ def fact(folder, metric):
 
 
 def checkpoint(folder, name="last"):
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
 
 
 def predictions(folder):
