@@ -11,9 +11,7 @@ from torch import nn
 
 from benchmarks.contenders import Contender
 from benchmarks.counts import kept
-from flix_lightning.adapter import update
 from flix_lightning.adapter.features import FeatureSpace
-from flix_lightning.adapter.projection import AdaptedProjection
 from flix_lightning.adapter.reference import project
 from flix_lightning.adapter.update import down, up
 
@@ -32,44 +30,6 @@ def test_gradients_are_those_of_finite_differences(index):
     assert torch.autograd.gradcheck(projected, given)
     x = given[0].detach()
     assert torch.autograd.gradcheck(lambda *pools: projected(x, *pools), given[1:])
-
-
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("index", [[[0, 1], [3, 1]], [[0, 2, 3]]], ids=str)
-def test_one_function_for_base_and_update_has_their_gradients(index, scaled):
-    torch.manual_seed(0)
-    shapes = ((2, 3, 4), (5, 4), (5, 6))
-    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    weight, bias = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
-    index = torch.tensor(index)
-    factors = torch.rand(*index.shape, 1, dtype=torch.float64) if scaled else None
-
-    def projected(x, A, B):
-        return update.project(x, weight, bias, A, B, index, factors)
-
-    def in_two(x, A, B):
-        x, product = down(x, A, index, torch.float64)
-        return up(x @ weight.T + bias, product if factors is None else product * factors, B, index)
-
-    assert torch.autograd.gradcheck(projected, given)
-    torch.testing.assert_close(projected(*given), in_two(*given))
-    x = given[0].detach()
-    assert torch.autograd.gradcheck(lambda *pools: projected(x, *pools), given[1:])
-
-
-@pytest.mark.parametrize("features", [FEATURES, FEATURES[:1] * 4], ids=["mixed", "same"])
-@pytest.mark.parametrize("architecture", ["t5", "llama"])
-def test_a_model_trains_alike_with_one_function(architecture, features, monkeypatch):
-    base = build(architecture)
-    found = []
-    for one in (False, True):
-        monkeypatch.setattr(AdaptedProjection, "_is_plain", lambda self, x, dtype, one=one: one)
-        model = copy.deepcopy(base)
-        adapter = adapt(model)
-        with adapter.route(adapter.space.rows(features)):
-            model(**batch(model)).loss.backward()
-        found.append([pool.grad for pool in adapter.parameters()])
-    torch.testing.assert_close(*found)
 
 
 def test_where_the_input_needs_no_gradient_the_base_makes_none():

@@ -23,7 +23,6 @@ from flix_lightning.adapter import update
 from flix_lightning.adapter.calling import accept_features
 from flix_lightning.adapter.features import FeatureSpace, Rows
 from flix_lightning.adapter.layout import find_sizes, group_names
-from flix_lightning.adapter.onednn import FrozenLinear
 from flix_lightning.adapter.routing import Routing
 from flix_lightning.adapter.saving import SavedAdapter, find_misfit
 from flix_lightning.adapter.targets import find_targets
@@ -99,23 +98,9 @@ class AdaptedProjection(nn.Module):
             gathered_A, gathered_B = self._gathered(A, B, index, dtype)
             gathered_A = gathered_A if factors is None else gathered_A * factors
             return update.add_update(self.base(x), x, gathered_A, gathered_B)
-        if self._is_plain(x, dtype):
-            base = self.base
-            return update.project(x, base.weight, base.bias, A, B, index, factors, self._sparse)
         x, product = update.down(x, A, index, dtype, self._sparse)
         product = product if factors is None else product * factors
         return update.up(self.base(x), product, B, index, self._sparse)
-
-    def _is_plain(self, x: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the base is a frozen linear layer on a GPU that computes in `dtype`, without hooks."""
-        base = self.base
-        return (
-            x.device.type != "cpu"
-            and type(base) in (nn.Linear, FrozenLinear)
-            and x.dtype == base.weight.dtype == dtype
-            and not base.weight.requires_grad
-            and not (base._forward_hooks or base._forward_pre_hooks)
-        )
 
     def _gathered(self, A: Tensor, B: Tensor, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the rows of each example, cached while they are in force: each generated token needs them.

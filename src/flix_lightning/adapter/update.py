@@ -1,4 +1,4 @@
-"""The low-rank update of a batch, as two autograd functions around the base projection, or one with it.
+"""The low-rank update of a batch, as two autograd functions around the base projection.
 
 Autograd alone would keep the gathered rows of every projection for backward. These functions gather them
 again: they keep x and its product with A's rows, as plain LoRA does.
@@ -36,24 +36,6 @@ def up(output: Tensor, product: Tensor, B: Tensor, index: Tensor, sparse: bool =
     `product` comes from `down`. An update of zero leaves `output` as it is, bit for bit.
     """
     return _Up.apply(output, product, B, index, sparse)
-
-
-def project(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
-    index: Tensor,
-    factors: Tensor | None,
-    sparse: bool = False,
-) -> Tensor:
-    """Return ``x weightᵀ + bias`` plus the update, for a frozen `weight` [d_out, d_in] of the type of x.
-
-    The same as a linear layer between `down` and `up`, with less work for Python: on a GPU, the steps of a
-    small model wait for it. `factors` [batch, r, 1] multiply the products of `down`.
-    """
-    return _Project.apply(x, weight, bias, A, B, index, factors, sparse)
 
 
 def add_update(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
@@ -101,34 +83,6 @@ class _Up(torch.autograd.Function):
         grad_product = _matmul(gather(B, index, product.dtype), by_example.mT)
         rows = _matmul(product, by_example)
         return grad, grad_product, _pool_gradient(rows, B, index, ctx.sparse), None, None
-
-
-class _Project(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, A, B, index, factors, sparse):
-        rows = gather(A, index, x.dtype)
-        product = _scale(_matmul(rows, _by_example(x, rows).mT), factors)
-        ctx.save_for_backward(x, weight, A, B, index, factors, product)
-        ctx.sparse = sparse
-        return _add_product(functional.linear(x, weight, bias), product, gather(B, index, x.dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, A, B, index, factors, product = ctx.saved_tensors
-        by_example = _by_example(grad, product)
-        rows_B = _matmul(product, by_example)
-        grad_product = _scale(_matmul(gather(B, index, x.dtype), by_example.mT), factors)
-        rows_A = _matmul(grad_product, _by_example(x, product))
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _add_product(grad @ weight, grad_product, gather(A, index, x.dtype))
-        pools = _pool_gradient(rows_A, A, index, ctx.sparse), _pool_gradient(rows_B, B, index, ctx.sparse)
-        return grad_x, None, None, *pools, None, None, None
-
-
-def _scale(product: Tensor, factors: Tensor | None) -> Tensor:
-    return product if factors is None else product * factors
 
 
 def _add_product(to: Tensor, product: Tensor, rows: Tensor) -> Tensor:
