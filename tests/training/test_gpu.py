@@ -42,15 +42,19 @@ def distance(one, other):
     return (one - other).norm() / one.norm()
 
 
-@pytest.mark.parametrize("kind", ["encoder-decoder", "decoder"])
-@pytest.mark.parametrize("more", [[], ["trainer.activation_checkpointing=true"]], ids=str)
-def test_a_run_ends_as_on_the_cpu(kind, more, tiny, decoder_base, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "tolerance"),
+    [("encoder-decoder", 1e-3), ("decoder", 1e-6)],  # T5 computes its attention weights in float32
+)
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_run_ends_as_on_the_cpu(kind, tolerance, recomputed, tiny, decoder_base, tmp_path):
     tiny = [*tiny, *EXACT, *([f"model.pretrained={decoder_base}"] if kind == "decoder" else [])]
     cpu = do(tiny, tmp_path / "cpu")
-    gpu = do([*tiny, "trainer.accelerator=gpu", *more], tmp_path / "gpu")
+    gpu = do(
+        [*tiny, "trainer.accelerator=gpu", f"trainer.activation_checkpointing={recomputed}"], tmp_path / "gpu"
+    )
     assert gpu.name == cpu.name
-    # T5 computes its attention weights in float32.
-    assert distance(checkpoint(cpu)["adapter"], checkpoint(gpu)["adapter"]) < 1e-3
+    assert distance(checkpoint(cpu)["adapter"], checkpoint(gpu)["adapter"]) < tolerance
     assert predictions(gpu) == predictions(cpu)
 
 
