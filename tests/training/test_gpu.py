@@ -10,11 +10,15 @@ from tiny_runs import checkpoint, do, predictions, rows
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def trained(model, adapter, inputs):
+def placed(model):
+    """A batch on the model's device."""
+    return {key: value.to(model.device) for key, value in batch(model).items()}
+
+
+def trained(model, adapter):
     """The loss and the gradient of every pool after one backward pass."""
-    inputs = {key: value.to(model.device) for key, value in inputs.items()}
     with adapter.route(adapter.space.rows(FEATURES)):
-        loss = model(**inputs).loss
+        loss = model(**placed(model)).loss
     loss.backward()
     return [value.detach().cpu() for value in (loss, *(pool.grad for pool in adapter.parameters()))]
 
@@ -22,14 +26,14 @@ def trained(model, adapter, inputs):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradients_and_answers_are_those_of_the_cpu(architecture):
     model = build(architecture)
-    inputs, on_gpu = batch(model), copy.deepcopy(model).cuda()
+    on_gpu = copy.deepcopy(model).cuda()
     adapters = adapt(model), adapt(on_gpu)
-    torch.testing.assert_close(trained(on_gpu, adapters[1], inputs), trained(model, adapters[0], inputs))
-    del inputs["labels"]
-    answers = [
-        one.generate(**{key: value.to(one.device) for key, value in inputs.items()}, features=FEATURES).cpu()
-        for one in (model, on_gpu)
-    ]
+    torch.testing.assert_close(trained(on_gpu, adapters[1]), trained(model, adapters[0]))
+    answers = []
+    for one in (model, on_gpu):
+        inputs = placed(one)
+        del inputs["labels"]
+        answers.append(one.generate(**inputs, features=FEATURES).cpu())
     assert torch.equal(*answers)
 
 
