@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 WARM_UP = 2  # untimed calls of each function
 LEAST = 0.1  # shortest time of one function in a round, seconds
@@ -49,6 +51,16 @@ def interleave(
         for name in order:
             figures[name].append(_seconds(contenders[name], calls[name], on_gpu))
     return figures
+
+
+def gpu_busy(call: Callable[[], object]) -> float:
+    """Return for how many seconds the GPU computes in one call; the rest of the time it waits for the CPU."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        call()
+        torch.cuda.synchronize()
+    events = profiler.key_averages()
+    computed = (one for one in events if one.device_type == DeviceType.CUDA and not one.is_user_annotation)
+    return sum(one.self_device_time_total for one in computed) / 1e6
 
 
 def milliseconds(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

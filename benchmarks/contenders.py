@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from flix_lightning.adapter.features import FeatureSpace
+from flix_lightning.adapter.layers import compile_layers
 from flix_lightning.adapter.projection import inject
 from flix_lightning.adapter.targets import find_targets
 
@@ -21,7 +22,8 @@ AGAIN = f"{LORA}, again"  # a second copy, which shows the noise
 FROZEN = "frozen base"
 ONEDNN = "base by oneDNN, as in train.py"  # the others have PyTorch's own layers
 COUNTS = (10, 40, 120, 1000)  # features
-MATCHED_RANK = TASKS * TASK_RANK + 35 * LANGUAGE_RANK  # of param-matched LoRA, at 40 features
+JOINT = 40  # features of the joint mixture
+MATCHED_RANK = TASKS * TASK_RANK + (JOINT - TASKS) * LANGUAGE_RANK  # of param-matched LoRA
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,14 @@ def trainable(base: PreTrainedModel, targets: str, batch: int) -> dict[str, Cont
         f"PEFT LoRA r={MATCHED_RANK}": lora(base, MATCHED_RANK, targets),
         **{name(count): flix(base, count, targets, batch) for count in COUNTS},
     }
+
+
+def compiled(base: PreTrainedModel, targets: str, batch: int) -> dict[str, Contender]:
+    """PEFT's LoRA and FLix with compiled layers, as `trainer.compile=true` compiles them."""
+    everyone = {LORA: lora(base, ACTIVE_RANK, targets), name(JOINT): flix(base, JOINT, targets, batch)}
+    for one in everyone.values():
+        compile_layers(one.model)
+    return {f"{title}, compiled": one for title, one in everyone.items()}
 
 
 def _copy(base: PreTrainedModel) -> PreTrainedModel:

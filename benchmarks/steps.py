@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks import contenders
-from benchmarks.clock import interleave, milliseconds
-from benchmarks.contenders import COUNTS, LORA, ONEDNN, Contender, name
+from benchmarks.clock import gpu_busy, interleave, milliseconds
+from benchmarks.contenders import COUNTS, JOINT, LORA, ONEDNN, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
 from flix_lightning.adapter.lazy_adam import LazyAdam
@@ -21,18 +21,21 @@ THOUSANDS = 10_000
 
 
 def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu") -> list[Measure]:
-    """Time the step of every contender, and FLix with many features against FLix with few."""
+    """Time the step of every contender, and FLix with many features against FLix with few.
+
+    On a GPU, also time compiled layers, and how long the GPU computes in each step.
+    """
     base = workload.build().to(device)
     inputs = workload.inputs(base)
-    calls = {
-        title: step(contender, inputs)
-        for title, contender in contenders.trainable(base, targets, workload.batch).items()
-    }
+    everyone = contenders.trainable(base, targets, workload.batch)
     on_gpu = device != "cpu"
+    if on_gpu:
+        everyone |= contenders.compiled(base, targets, workload.batch)
+    calls = {title: step(contender, inputs) for title, contender in everyone.items()}
     if not on_gpu:
-        by_onednn = contenders.flix(base, 40, targets, workload.batch)
+        by_onednn = contenders.flix(base, JOINT, targets, workload.batch)
         use_onednn(by_onednn.model)
-        calls[f"{name(40)}, {ONEDNN}"] = step(by_onednn, inputs)
+        calls[f"{name(JOINT)}, {ONEDNN}"] = step(by_onednn, inputs)
     few, many = name(COUNTS[0]), name(COUNTS[-1])
     calls[alone := f"{many}, its dense gradient and AdamW alone"] = _dense_alone(
         contenders.flix(base, COUNTS[-1], targets, workload.batch)
@@ -42,10 +45,14 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
     bar = GPU_BAR if on_gpu else BAR
     bars = {name(count): bar for count in (40, 120)} if targets == "all-linear" else {}
     growth = {title: figures[title] for title in (few, many, alone)}
-    return [
+    measures = [
         measure(f"step of {where}", "ms", figures, LORA, bars),
         measure(f"growth with D of the step of {where}", "ms", growth, few, {many: GROWTH}),
     ]
+    if on_gpu:
+        busy = milliseconds({title: [gpu_busy(call)] for title, call in calls.items()})
+        measures.append(measure(f"the GPU's own time in the step of {where}", "ms", busy, LORA, {}))
+    return measures
 
 
 def time_lazy_steps(workload: Workload, rounds: int) -> Measure:

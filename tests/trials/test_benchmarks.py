@@ -51,6 +51,20 @@ def test_every_measure_is_taken_of_an_encoder_decoder_and_a_decoder(tmp_path, mo
     assert "FLix D=40, base by oneDNN, as in train.py" in printed
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_timed_with_compiled_layers_and_without_its_waiting(tmp_path, monkeypatch):
+    tiny = Workload("a Llama", lambda: build("llama", torch.float32).eval(), 2, 4)
+    monkeypatch.setattr(workloads, "ON_GPU", tiny)
+    monkeypatch.setattr(clock, "LEAST", 0.0)
+    monkeypatch.setattr(clock, "keep_memory", lambda: None)  # for other tests have this process too
+    assert benchmarks.main(["--gpu", "--rounds", "2", "--out", str(tmp_path)]) == 0
+    found = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    values = {(one["title"], row["contender"]): row["value"] for one in found for row in one["rows"]}
+    step = "step of a Llama, all linear, 2 x 4 tokens"
+    assert 0 < values[f"the GPU's own time in the {step}", "FLix D=40"] < values[step, "FLix D=40"]
+    assert (step, "FLix D=40, compiled") in values
+
+
 def test_precisions_are_compared(tmp_path, monkeypatch):
     tiny = {
         name: Workload("a Llama", lambda dtype=dtype: build("llama", dtype).eval(), 2, 6)
