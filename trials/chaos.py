@@ -48,9 +48,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="number of interruptions")
     parser.add_argument("--seed", type=int, default=0, help="of moments and signals")
-    parser.add_argument("--output", type=Path, help="a new folder; by default outputs/chaos, emptied")
+    parser.add_argument("--out", type=Path, help="a new folder; by default outputs/chaos, emptied")
     options = parser.parse_args()
-    output = make_output(options.output, "chaos")
+    output = make_output(options.out, "chaos")
     folder = output / "sweep"  # the same for both sweeps, as checkpoints contain their path
     print(f"{options.kills} interruptions, seed {options.seed}", flush=True)
     seeds = _interrupt(folder, options.kills, random.Random(options.seed))

@@ -62,13 +62,13 @@ def main() -> int:
         0 if the rows are equal and each job was interrupted as planned, 1 if not, 3 if a run did not finish.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="a new folder; by default outputs/cluster, emptied")
+    parser.add_argument("--out", type=Path, help="a new folder; by default outputs/cluster, emptied")
     parser.add_argument("--minutes", type=float, default=60, help="longest wait for one step of the trial")
     parser.add_argument("overrides", nargs="*", help="more overrides of the runs")
     given = parser.parse_args()
     if not shutil.which("slurmctld"):
         sys.exit("no slurmctld: apt-get install the packages that trials/slurm.sh names")
-    here = make_output(given.output, "cluster")
+    here = make_output(given.out, "cluster")
     alone, swept = here / "alone", here / "cluster"
 
     with _sweep(alone, given.overrides) as sweep:

@@ -40,9 +40,9 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--output", type=Path, help="a new folder; by default outputs/soak, emptied")
+    parser.add_argument("--out", type=Path, help="a new folder; by default outputs/soak, emptied")
     options = parser.parse_args()
-    output = make_output(options.output, "soak")
+    output = make_output(options.out, "soak")
     lines = output / "soak.jsonl"
     _soak(output, lines, options.minutes * 60)
     return report([json.loads(line) for line in lines.read_text().splitlines()])

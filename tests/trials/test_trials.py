@@ -18,7 +18,7 @@ ROWS = [
 
 
 def make(target, folder, *options):
-    return commands.make(target, *options, f"ARGS=--output {folder}", limit=880)
+    return commands.make(target, *options, f"ARGS=--out {folder}", limit=880)
 
 
 @pytest.mark.timeout(900)
