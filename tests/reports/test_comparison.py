@@ -112,6 +112,16 @@ def test_a_lora_that_does_not_match_flix_is_named(lora, matches):
     )
 
 
+def test_two_loras_need_not_match():
+    loras = {"LoRA": ("max_active", 6), "Large LoRA": ("total", 90)}
+    runs = [made(name, flix={"name": name, "lora_rank": rank}) for name, (rank, _) in loras.items()]
+    for one, (_, rank) in zip(runs, loras.values(), strict=True):
+        one.rows += [replace(one.rows[0], metric=fact, value=rank) for fact in ("rank", "total_parameters")]
+    found = Comparison.of(runs)
+    assert found.minus == {"Large LoRA": "LoRA"}
+    assert not found.notes
+
+
 def test_macro_averages_are_over_the_languages_that_all_lines_share():
     runs = [made("FLix", tested=TESTED[:2], value=60), made("LoRA", tested=TESTED[1:2], value=50)]
     found = Comparison.of(runs)

@@ -166,7 +166,7 @@ def _unmatched(lines: Mapping[str, Sequence[Run]], minus: Mapping[str, str]) -> 
     for line, other in minus.items():
         lora, flix = lines[line][0], lines[other][0]
         rank = OmegaConf.select(lora.cfg, "flix.lora_rank")
-        if rank not in _MATCHED or lora.cfg.mixture.name != flix.cfg.mixture.name:
+        if flix.method != OURS or rank not in _MATCHED or lora.cfg.mixture.name != flix.cfg.mixture.name:
             continue
         fact, name = _MATCHED[rank]
         if lora.facts[fact] != flix.facts[fact]:
