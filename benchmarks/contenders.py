@@ -21,8 +21,8 @@ LORA = f"PEFT LoRA r={ACTIVE_RANK}"
 AGAIN = f"{LORA}, again"  # a second copy, which shows the noise
 FROZEN = "frozen base"
 ONEDNN = "base by oneDNN, as in train.py"  # the others have PyTorch's own layers
-COUNTS = (10, 40, 120, 1000)  # features
 JOINT = 40  # features of the joint mixture
+COUNTS = (10, JOINT, 120, 1000)  # features
 MATCHED_RANK = TASKS * TASK_RANK + (JOINT - TASKS) * LANGUAGE_RANK  # of param-matched LoRA
 
 

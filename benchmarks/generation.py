@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 
 from benchmarks import contenders
 from benchmarks.clock import interleave
-from benchmarks.contenders import ACTIVE_RANK, FROZEN, LORA, ONEDNN, name
+from benchmarks.contenders import ACTIVE_RANK, FROZEN, JOINT, LORA, ONEDNN, name
 from benchmarks.measure import Measure, measure
 from benchmarks.workloads import TARGETS, Workload
 from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.adapter.projection import Adapter, inject
 from flix_lightning.adapter.targets import find_targets
 
-COMBINATIONS, TOKENS, FEATURES = 16, 32, 40
+COMBINATIONS, TOKENS = 16, 32
 NAMES = [f"combination {n}" for n in range(COMBINATIONS)]
 MIXED = f"PEFT adapter_names, {COMBINATIONS} adapters"
 BARS = {True: 1.6, False: 1.3}  # encoder-decoder? -> smallest ratio of tokens a second to MIXED
@@ -35,7 +35,7 @@ def time_generation(workload: Workload, targets: str, rounds: int) -> Measure:
     inputs = replace(workload, batch=COMBINATIONS).inputs(base)
     del inputs["labels"]
     ours = copy.deepcopy(base)
-    adapter = inject(ours, contenders.space(FEATURES), targets)
+    adapter = inject(ours, contenders.space(JOINT), targets)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in adapter.modules.values():
@@ -55,16 +55,16 @@ def time_generation(workload: Workload, targets: str, rounds: int) -> Measure:
         LORA: lambda: _generate(one, inputs),
         MIXED: lambda: _generate(mixed, inputs, adapter_names=NAMES),
         f"{MIXED}, again": lambda: _generate(mixed, inputs, adapter_names=NAMES),
-        name(FEATURES): lambda: routed(ours, adapter),
-        f"{name(FEATURES)}, {ONEDNN}": lambda: routed(*by_onednn),
+        name(JOINT): lambda: routed(ours, adapter),
+        f"{name(JOINT)}, {ONEDNN}": lambda: routed(*by_onednn),
     }
-    if not torch.equal(calls[MIXED](), calls[name(FEATURES)]()):
+    if not torch.equal(calls[MIXED](), calls[name(JOINT)]()):
         raise RuntimeError("FLix and PEFT do not generate the same tokens from the same weights")
     speeds = {
         title: [COMBINATIONS * TOKENS / second for second in seconds]
         for title, seconds in interleave(calls, rounds).items()
     }
-    bars = {name(FEATURES): BARS[base.config.is_encoder_decoder]}
+    bars = {name(JOINT): BARS[base.config.is_encoder_decoder]}
     title = f"generation of {workload.title}, {TARGETS[targets]}, {COMBINATIONS} combinations"
     return measure(title, "tokens/s", speeds, MIXED, bars, more_is_better=True)
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from benchmarks import contenders
 from benchmarks.clock import interleave
-from benchmarks.contenders import ACTIVE_RANK, FROZEN, LORA, Contender, name
+from benchmarks.contenders import ACTIVE_RANK, FROZEN, JOINT, LORA, Contender, name
 from benchmarks.measure import Measure, measure
 from benchmarks.steps import step
 from benchmarks.workloads import CUT_GEMMA, Workload
@@ -20,10 +20,10 @@ from flix_lightning.adapter.onednn import use_onednn
 from flix_lightning.models.base import Base
 from flix_lightning.models.loss import IGNORED, token_loss
 
-TARGETS, NEW_TOKENS, FEATURES = 32, 24, 40
+TARGETS, NEW_TOKENS = 32, 24
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 STEP_BAR, ADDED_BAR, GENERATION_BAR = 0.6, 1.1, 0.7
-OURS, PRODUCTS = name(FEATURES), "the base's products alone"
+OURS, PRODUCTS = name(JOINT), "the base's products alone"
 
 
 def time_precision(rounds: int) -> Iterator[Measure]:
@@ -38,7 +38,7 @@ def time_precision(rounds: int) -> Iterator[Measure]:
         inputs["labels"][:, :-TARGETS] = IGNORED
         lora = contenders.lora(base, ACTIVE_RANK, "all-linear")
         use_onednn(base)
-        ours, frozen = contenders.flix(base, FEATURES, "all-linear", workload.batch), contenders.frozen(base)
+        ours, frozen = contenders.flix(base, JOINT, "all-linear", workload.batch), contenders.frozen(base)
         steps |= {
             f"{OURS}, {dtype}": step(ours, inputs, _token_loss),
             f"{FROZEN}, {dtype}": step(frozen, inputs, _token_loss),
@@ -53,7 +53,7 @@ def time_precision(rounds: int) -> Iterator[Measure]:
         }
         # The same made anew, to which each bar is a ratio: it shows the noise.
         if dtype == FLOAT32:
-            again = contenders.flix(base, FEATURES, "all-linear", workload.batch)
+            again = contenders.flix(base, JOINT, "all-linear", workload.batch)
             steps[f"{OURS}, {dtype}, again"] = step(again, inputs, _token_loss)
             generations[f"{OURS}, {dtype}, again"] = _generate(again, prompts)
         else:

@@ -31,11 +31,11 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
     on_gpu = device != "cpu"
     if on_gpu:
         everyone |= contenders.compiled(base, targets, workload.batch)
-    calls = {title: step(contender, inputs) for title, contender in everyone.items()}
-    if not on_gpu:
+    else:
         by_onednn = contenders.flix(base, JOINT, targets, workload.batch)
         use_onednn(by_onednn.model)
-        calls[f"{name(JOINT)}, {ONEDNN}"] = step(by_onednn, inputs)
+        everyone[f"{name(JOINT)}, {ONEDNN}"] = by_onednn
+    calls = {title: step(contender, inputs) for title, contender in everyone.items()}
     few, many = name(COUNTS[0]), name(COUNTS[-1])
     calls[alone := f"{many}, its dense gradient and AdamW alone"] = _dense_alone(
         contenders.flix(base, COUNTS[-1], targets, workload.batch)
@@ -43,7 +43,7 @@ def time_steps(workload: Workload, targets: str, rounds: int, device: str = "cpu
     figures = milliseconds(interleave(calls, rounds, on_gpu=on_gpu))
     where = _where(workload, targets)
     bar = GPU_BAR if on_gpu else BAR
-    bars = {name(count): bar for count in (40, 120)} if targets == "all-linear" else {}
+    bars = {name(count): bar for count in (JOINT, 120)} if targets == "all-linear" else {}
     growth = {title: figures[title] for title in (few, many, alone)}
     measures = [
         measure(f"step of {where}", "ms", figures, LORA, bars),
