@@ -1,3 +1,4 @@
+import json
 import shutil
 from statistics import fmean
 
@@ -19,7 +20,7 @@ def test_a_kind_alone_scores_what_the_run_itself_tests(tiny, data, tmp_path, cap
     found = {}
     for active, kinds in (("all", ["task", "language"]), ("task", ["task"])):
         tested = rows(folder, split="test", active=active, seen="seen")
-        found[active] = scores(run, model, kinds)
+        found[active] = scores(run, model, kinds, "validation")
         assert found[active] == pytest.approx(
             {
                 task: fmean(row["value"] for row in tested if row["task"] == task)
@@ -27,5 +28,9 @@ def test_a_kind_alone_scores_what_the_run_itself_tests(tiny, data, tmp_path, cap
             }
         )
     assert found["all"] != found["task"]
+    for path in same.glob("*/train/*.jsonl"):
+        examples = map(json.loads, path.read_text().splitlines())
+        path.write_text("\n".join(json.dumps(one | {"target": "nobody answers this"}) for one in examples))
+    assert max(scores(run, model, ["task", "language"], "train").values()) == 0 < max(found["all"].values())
     assert main([str(folder)]) == 0
     assert "language alone" in capsys.readouterr().out
