@@ -238,9 +238,9 @@ With {versions}, {right} families work and {refused} are refused with one line.
 - **family**: the `model_type` in the model's `config.json`.
 - **training**: `yes` if a batch of examples with different features has the loss and the gradients of each
   example alone. `refused` if the run ends with the line in the note.
-- **generation**: how a run generates, so that each text is that of greedy search for it alone. In batches of
-  one length: the model reads padding. One by one: the model's cache mixes up examples. A run finds this out
-  by itself.
+- **generation**: the fastest way whose texts are those of greedy search for each text alone; a run finds it.
+  `in batches`: of any lengths. `in batches of one length`: the model reads padding. `one by one`: the model's
+  cache mixes up examples. `without a cache`: the texts with a cache differ.
 - **export**: what gives the logits of the run again: `PEFT`, the adapter as PEFT reads it, and `merge=true`,
   a plain model. `export.py` reads each adapter with PEFT and refuses what PEFT reads otherwise.
 - **note**: the projections that `model.targets=all-linear` leaves out. Their inputs mix the examples of a
