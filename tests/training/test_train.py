@@ -194,6 +194,7 @@ DECIDES = {
     "flix.ranks": {"task": 4, "language": 3},
     "flix.dropout": {"task": 0.3},
     "flix.rescale": True,
+    "flix.learning_rate_ratios": {"language": 0.5},
     "flix.controls": [[]],
     "mixture.sampling.temperature": 2,
     "mixture.sampling.cap": 10,

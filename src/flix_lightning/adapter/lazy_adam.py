@@ -20,12 +20,19 @@ class LazyAdam(torch.optim.Optimizer):
     Args:
         params: pools [R + 1, d], or groups of them.
         lr, betas, eps: as in `torch.optim.Adam`.
+        ratios: what `lr` is multiplied by for each row: float [R + 1]; None is 1 for all.
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple = (0.9, 0.999), eps: float = 1e-8
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple = (0.9, 0.999),
+        eps: float = 1e-8,
+        ratios: Tensor | None = None,
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        self._ratios = ratios
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -52,7 +59,11 @@ class LazyAdam(torch.optim.Optimizer):
         square.lerp_(grad * grad, (beta2 - 1) / torch.expm1(steps * math.log(beta2)))
         for key, moved in (("steps", steps), ("mean", mean), ("square", square)):
             state[key].index_copy_(0, rows, moved)
-        pool.index_add_(0, rows, mean.div_(square.sqrt_().add_(eps)), alpha=-lr)
+        change = mean.div_(square.sqrt_().add_(eps))
+        if self._ratios is not None:
+            self._ratios = self._ratios.to(pool)
+            change *= self._ratios[rows, None]
+        pool.index_add_(0, rows, change, alpha=-lr)
 
 
 def clip_sparse_grad_norm_(pools: Sequence[nn.Parameter], max_norm: float) -> Tensor:

@@ -437,7 +437,9 @@ def read_config(path: Path) -> DictConfig:
 def _check_kinds(cfg: DictConfig, known: Collection[str]) -> None:
     """Raise UserError for an unknown kind, which would be ignored, or for a repeated control."""
     rates, controls = plain(cfg.flix.dropout), plain(cfg.flix.controls)
+    ratios = plain(cfg.flix.learning_rate_ratios) or {}
     named = {
+        "flix.learning_rate_ratios": text_keys("flix.learning_rate_ratios", ratios),
         "flix.dropout": text_keys("flix.dropout", rates) if isinstance(rates, Mapping) else [],
         "flix.controls": [check_name("flix.controls", kind) for control in controls for kind in control],
     }

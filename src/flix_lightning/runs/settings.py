@@ -16,6 +16,7 @@ from flix_lightning.common.settings import (
     PATH_OR_CALL,
     POSITIVE,
     TEXT,
+    Kind,
     PassedOn,
     Setting,
     choice,
@@ -24,6 +25,10 @@ from flix_lightning.common.settings import (
     nullable,
 )
 
+_RATIOS = Kind(
+    "a mapping of kinds to numbers above 0, as {language: 0.25}",
+    lambda value: MAPPING.accepts(value) and all(map(POSITIVE.accepts, value.values())),
+)
 _KINDS = list_of(list_of(TEXT, "a list of kinds"), "a list of lists of kinds, as [[task]],")
 
 #: Precision decides a result: bfloat16 rounds what float32 keeps. A recomputed or compiled layer does the
@@ -98,6 +103,7 @@ SETTINGS = {
     "flix.ranks": Setting(MAPPING, hashed_as="ranks"),
     "flix.lora_rank": Setting(ANY, hashed_as="ranks"),  # checked by resolve_lora_rank
     "flix.learning_rate": Setting(ANY, hashed_as="optimizer"),  # checked as optimizer.learning_rate
+    "flix.learning_rate_ratios": Setting(nullable(_RATIOS), neutral=None),
     "flix.dropout": Setting(ANY, hashed_as="dropout"),  # checked by FeatureDropout
     "flix.rescale": Setting(BOOLEAN, neutral=False),
     "flix.controls": Setting(_KINDS, hashed_as="controls"),

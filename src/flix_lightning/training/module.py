@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from flix_lightning.adapter.features import FeatureDropout
 from flix_lightning.adapter.lazy_adam import LazyAdam, clip_sparse_grad_norm_
 from flix_lightning.adapter.projection import Adapter
+from flix_lightning.adapter.row_rates import row_ratios, scale_steps
 from flix_lightning.common.errors import UserError
 from flix_lightning.data.mixture import Dataset
 from flix_lightning.models.base import Base
@@ -54,6 +55,8 @@ class FlixModule(LightningModule):
         dropout: feature dropout, for training only.
         evaluated: the evaluated datasets. An evaluation batch has the index of each example's dataset.
         learning_rate, warmup_steps: the learning rate after a linear warm-up, and the steps of the warm-up.
+        learning_rate_ratios: kind -> what the learning rate of its features is multiplied by; None is 1 for
+            all kinds.
         lazy: whether the optimizer is `LazyAdam`, for an adapter with sparse gradients, or else AdamW.
         max_new_tokens: tokens of the longest generated target.
         on_scores: called with ("validation" or "test", scores) after each evaluation.
@@ -72,6 +75,7 @@ class FlixModule(LightningModule):
         *,
         learning_rate: float,
         warmup_steps: int,
+        learning_rate_ratios: Mapping[str, float] | None = None,
         lazy: bool,
         max_new_tokens: int,
         on_scores: Callable[[str, list[Score]], None],
@@ -84,6 +88,7 @@ class FlixModule(LightningModule):
         self.dropout = dropout
         self.evaluated = evaluated
         self.learning_rate, self.warmup_steps, self.lazy = learning_rate, warmup_steps, lazy
+        self.learning_rate_ratios = learning_rate_ratios
         self.on_scores, self.tasks = on_scores, tasks or Tasks.of()
         self.active: Collection[str] | None = None  # feature kinds that are on in evaluation; None is all
         self.leaving = False  # set when the process is to exit: the rest of an evaluation is skipped
@@ -174,11 +179,16 @@ class FlixModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or LazyAdam without weight decay, which would shrink rows of features that a batch lacks."""
-        pools, rate = self.adapter.parameters(), self.learning_rate
+        pools, rate = list(self.adapter.parameters()), self.learning_rate
+        ratios = None
+        if self.learning_rate_ratios:
+            ratios = row_ratios(self.adapter.space, self.learning_rate_ratios)
         if self.lazy:
-            optimizer = LazyAdam(pools, lr=rate)
+            optimizer = LazyAdam(pools, lr=rate, ratios=ratios)
         else:
             optimizer = torch.optim.AdamW(pools, lr=rate, weight_decay=0.0, fused=True)
+            if ratios is not None:
+                scale_steps(optimizer, pools, ratios)
         warmup = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, self.warmup_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
 

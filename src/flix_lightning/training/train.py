@@ -173,6 +173,7 @@ class Training:
             FeatureDropout(cfg.seed, plain(cfg.flix.dropout), cfg.flix.rescale),
             run.mixture.evaluate,
             learning_rate=cfg.optimizer.learning_rate,
+            learning_rate_ratios=plain(cfg.flix.learning_rate_ratios),
             warmup_steps=cfg.optimizer.warmup_steps,
             lazy=cfg.optimizer.lazy,
             max_new_tokens=cfg.data.max_target_length,
