@@ -15,6 +15,8 @@ def test_each_row_has_the_ratio_of_its_kind():
     space = FeatureSpace({"task:ner": 2, "language:sw": 1, "language:yo": 2, "languages:all": 1})
     expected = torch.tensor([1, 1, 0.25, 0.25, 0.25, 1, 1])
     assert torch.equal(row_ratios(space, {"language": 0.25}), expected)
+    years = FeatureSpace({"2024:may": 1, "task:ner": 1})  # YAML reads such a kind as a number
+    assert torch.equal(row_ratios(years, {2024: 0.5}), torch.tensor([0.5, 1, 1]))
 
 
 def adamw(pool, lr, ratios=None):

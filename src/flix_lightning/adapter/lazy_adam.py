@@ -32,7 +32,7 @@ class LazyAdam(torch.optim.Optimizer):
         ratios: Tensor | None = None,
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
-        self._ratios = ratios
+        self._ratios = None if ratios is None else ratios.to(self.param_groups[0]["params"][0])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -61,7 +61,6 @@ class LazyAdam(torch.optim.Optimizer):
             state[key].index_copy_(0, rows, moved)
         change = mean.div_(square.sqrt_().add_(eps))
         if self._ratios is not None:
-            self._ratios = self._ratios.to(pool)
             change *= self._ratios[rows, None]
         pool.index_add_(0, rows, change, alpha=-lr)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flix_lightning.adapter.features import FeatureSpace
+from flix_lightning.common.names import text_keys
 
 
 def row_ratios(space: FeatureSpace, ratios: Mapping[str, float]) -> Tensor:
@@ -16,7 +17,7 @@ def row_ratios(space: FeatureSpace, ratios: Mapping[str, float]) -> Tensor:
         ratios: kind -> the ratio of the learning rate of its features to that of the optimizer.
     """
     found = torch.ones(space.total_rank + 1)
-    for kind, ratio in ratios.items():
+    for kind, ratio in text_keys("learning rate ratios", ratios).items():
         found[space.range_of([name for name in space.ranks if name.partition(":")[0] == kind])] = ratio
     return found
 
@@ -34,6 +35,7 @@ def scale_steps(optimizer: torch.optim.Optimizer, pools: Sequence[Tensor], ratio
     """
     ratios = ratios.to(pools[0])
     rows = (ratios != 1).nonzero()[:, 0]
+    weights = ratios[rows, None]
     before: list[Tensor] = []
 
     def keep(*_: object) -> None:
@@ -42,7 +44,7 @@ def scale_steps(optimizer: torch.optim.Optimizer, pools: Sequence[Tensor], ratio
     @torch.no_grad()
     def scale(*_: object) -> None:
         for pool, old in zip(pools, before, strict=True):
-            pool[rows] = old.lerp(pool[rows], ratios[rows, None])
+            pool[rows] = old.lerp(pool[rows], weights)
 
     optimizer.register_step_pre_hook(keep)
     optimizer.register_step_post_hook(scale)

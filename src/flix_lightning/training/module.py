@@ -180,9 +180,8 @@ class FlixModule(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or LazyAdam without weight decay, which would shrink rows of features that a batch lacks."""
         pools, rate = list(self.adapter.parameters()), self.learning_rate
-        ratios = None
-        if self.learning_rate_ratios:
-            ratios = row_ratios(self.adapter.space, self.learning_rate_ratios)
+        own = self.learning_rate_ratios
+        ratios = row_ratios(self.adapter.space, own) if own else None
         if self.lazy:
             optimizer = LazyAdam(pools, lr=rate, ratios=ratios)
         else:
